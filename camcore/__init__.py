@@ -1,0 +1,36 @@
+"""Saliency that is right, and the measures and statistics to audit a vision model with. Torch in, torch out.
+
+    from camcore import cam, record
+
+    recording = record(subject, images)
+    saliency = cam.gradcam(recording)
+
+No files are written, nothing is plotted, nothing is fetched.
+"""
+
+from camcore import cam
+from camcore.errors import BadInput
+from camcore.grid import Grid
+from camcore.images import Batch, Dataset, Geometry
+from camcore.layers import with_target_layer
+from camcore.record import Recording, ZeroGradient, record, record_layers
+from camcore.subject import Classifier, Grounder, ImageText, Normalise, Subject
+
+__all__ = [
+    "BadInput",
+    "Batch",
+    "Classifier",
+    "Dataset",
+    "Geometry",
+    "Grid",
+    "Grounder",
+    "ImageText",
+    "Normalise",
+    "Recording",
+    "Subject",
+    "ZeroGradient",
+    "cam",
+    "record",
+    "record_layers",
+    "with_target_layer",
+]

@@ -1,0 +1,33 @@
+"""The names under which methods are asked for."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from jaxtyping import Float
+from torch import Tensor
+
+from camcore.errors import BadInput
+from camcore.record import Recording
+
+CamMethod = Callable[[Recording], Float[Tensor, "b i j"]]
+
+METHODS: dict[str, CamMethod] = {}
+
+
+def register(method: CamMethod) -> CamMethod:
+    """Make a method selectable by its function name."""
+    METHODS[method.__name__] = method  # type: ignore[attr-defined]  # functions have names; Callable does not say so
+    return method
+
+
+def find_cam(name: str) -> CamMethod:
+    """The method of that name.
+
+    Raises:
+        BadInput: No such method; the message suggests the nearest.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    near = get_close_matches(name.lower().replace("-", "").replace("_", ""), METHODS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise BadInput(f"no CAM method named {name!r}; {hint}known: {', '.join(sorted(METHODS))}, or all")

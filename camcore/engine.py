@@ -1,0 +1,242 @@
+"""`evaluate`: walk the images in batches, journal what each gave, look at fixed counts, stop as soon as it is certain."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, nan
+
+import torch
+from torch import Tensor
+
+from camcore import statistics
+from camcore.cost import metered
+from camcore.images import Batch, Dataset, load
+from camcore.record import ZeroGradient
+from camcore.seeds import generator
+from camcore.subject import Classifier
+from camcore.verdict import Claim, Evidence, Outcome, Verdict, judge
+
+Measure = Callable[[Classifier, Batch], Mapping[str, Tensor]]  # named columns, one float per image; NaN: nothing to judge
+Show = Callable[[Classifier, Batch, Mapping[str, "Row"]], Iterable[Evidence]]
+Row = Mapping[str, float]  # the columns of one image, and what it cost
+Journal = MutableMapping[str, Row]  # image id -> row; one journal per measurement, shared by all claims that read it
+Progress = Callable[[int, int], None]  # images done, images planned
+
+# How often the verdict may stop the measuring. Fixed, so that the batch size cannot move a verdict; sparser later,
+# since a look saves at most the images up to the next.
+LOOKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What the run grants every claim."""
+
+    level: float  # of each interval, after the correction for the family
+    budget: int  # images at most
+    seed: int
+    batch_size: int
+    min_images: int = 16  # fewer decide nothing
+    max_degenerate: float = 0.05  # share of images that may give nothing to judge
+
+
+def evaluate(
+    claim: Claim,
+    measure: Measure,
+    subject: Classifier,
+    dataset: Dataset,
+    *,
+    column: str,
+    terms: Terms,
+    journal: Journal,
+    show: Show | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Put one claim to one subject.
+
+    Args:
+        claim: What is claimed, with its margin.
+        measure: Pure function of (subject, batch). Its columns are kept in the journal.
+        subject: The model, in eval mode.
+        dataset: Where the images come from, walked in an order drawn from the seed: the interval is for the mean over
+            the population that they were drawn from.
+        column: Which of the measure's columns the claim is about, in `claim.bounds`.
+        terms: Level, budget, seed, batch size.
+        journal: Rows already measured; new ones are added batch by batch, so that a killed run loses one batch.
+        show: Makes the evidence from the worst and the most typical images, and from all rows.
+        progress: Called after every batch.
+
+    Returns:
+        The verdict. Trouble inside the measure becomes ERROR with its message; what was measured is in the journal.
+    """
+    started = time.monotonic()
+    ids = shuffled(dataset, terms.seed)[: terms.budget]
+    looks = [look for look in LOOKS if terms.min_images <= look < len(ids)] + [len(ids)]
+    verdict = _verdict(claim, {}, column, [], terms)
+    try:
+        for index, look in enumerate(looks):
+            measure_missing(measure, subject, dataset, ids[:look], terms=terms, journal=journal, progress=progress)
+            rows = {image_id: journal[image_id] for image_id in ids[:look]}
+            verdict = _verdict(claim, rows, column, looks[: index + 1], terms)
+            hopeless = verdict.outcome is Outcome.ERROR and _degenerate(rows, column) > look / 2
+            if verdict.outcome in (Outcome.PASS, Outcome.FAIL) or hopeless:
+                break
+        if show is not None and verdict.values:
+            verdict = replace(verdict, evidence=_evidence(show, subject, dataset, verdict, rows, terms))
+    except (ValueError, TypeError, RuntimeError) as problem:
+        message = " ".join(str(problem).split())
+        verdict = replace(verdict, outcome=Outcome.ERROR, reason=f"{type(problem).__name__}: {message}")
+    return replace(verdict, seconds=time.monotonic() - started)
+
+
+def shuffled(dataset: Dataset, seed: int) -> list[str]:
+    """The ids in the order in which every claim of the run walks them."""
+    order = torch.randperm(len(dataset), generator=generator(seed, "order", dataset.sha256))
+    return [dataset.ids[index] for index in order.tolist()]
+
+
+def measure_missing(
+    measure: Measure,
+    subject: Classifier,
+    dataset: Dataset,
+    ids: Sequence[str],
+    *,
+    terms: Terms,
+    journal: Journal,
+    progress: Progress | None = None,
+) -> None:
+    """Measure the images that the journal does not hold yet; halve the batch when the device runs out of memory.
+
+    Batches end where `ids` ends: no image is measured that no look asked for, whatever the batch size.
+    """
+    missing = [image_id for image_id in ids if image_id not in journal]
+    size = terms.batch_size
+    while missing:
+        part = missing[:size]
+        try:
+            with metered() as cost:
+                batch = load(dataset, part, subject.geometry, seed=terms.seed, device=subject.device, chunk=size)
+                columns = _measured(measure, subject, batch)
+        except RuntimeError as problem:
+            if not _is_out_of_memory(problem) or size == 1:
+                raise
+            size = max(1, size // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        share = {"forwards": cost.forwards / len(part), "backwards": cost.backwards / len(part)}
+        host = {name: column.double().cpu().tolist() for name, column in columns.items()}
+        for index, image_id in enumerate(part):
+            journal[image_id] = {**{name: column[index] for name, column in host.items()}, **share}
+        missing = missing[len(part) :]
+        if progress is not None:
+            progress(len(ids) - len(missing), len(ids))
+
+
+def fastest_batch_size(subject: Classifier, *, largest: int = 64) -> int:
+    """The batch size with the most images per second, by timing forwards of blank images, doubling while it pays.
+
+    On a CPU small batches are often faster (large blocks of memory are mapped anew at every call), on a GPU large ones.
+    """
+    best, best_rate, size = 1, 0.0, 1
+    while size <= largest:
+        images = torch.zeros(size, 3, *subject.geometry.crop, device=subject.device)
+        try:
+            rate = max(_images_per_second(subject, images) for _ in range(2))
+        except RuntimeError as problem:
+            if _is_out_of_memory(problem):
+                break
+            raise
+        if rate > best_rate * 1.05:
+            best, best_rate = size, rate
+        elif size >= 4 * best:
+            break
+        size *= 2
+    return best
+
+
+@torch.no_grad()
+def _images_per_second(subject: Classifier, images: Tensor) -> float:
+    started = time.perf_counter()
+    subject.logits(images).sum().item()  # item waits for the device
+    return len(images) / (time.perf_counter() - started)
+
+
+def _measured(measure: Measure, subject: Classifier, batch: Batch) -> Mapping[str, Tensor]:
+    try:
+        return measure(subject, batch)
+    except ZeroGradient:
+        # Raised when no image of the batch has a gradient; in a mixed batch the same images give empty maps, hence NaN.
+        return {}
+
+
+def _verdict(claim: Claim, rows: Mapping[str, Row], column: str, looks: Sequence[int], terms: Terms) -> Verdict:
+    values = {image_id: row.get(column, nan) for image_id, row in rows.items()}
+    n, degenerate = len(values), _degenerate(rows, column)
+    verdict = Verdict(
+        claim=claim,
+        outcome=Outcome.INCONCLUSIVE,
+        reason="",
+        values=values,
+        forwards=round(sum(row["forwards"] for row in rows.values())),
+        backwards=round(sum(row["backwards"] for row in rows.values())),
+    )
+    if n < terms.min_images:
+        needed = f"{n} images, at least {terms.min_images} are needed to judge; give more with --data"
+        return replace(verdict, reason=f"too few images: {needed}", n_needed=terms.min_images)
+    # An image with nothing to judge takes the worst value there is: it can delay a PASS, never help one.
+    worst = claim.bounds[1] if claim.direction == "within" else claim.bounds[0]
+    filled = [value if isfinite(value) else worst for value in values.values()]
+    estimate = statistics.confidence_sequence(filled, level=terms.level, bounds=claim.bounds, counts=looks)
+    p_value = statistics.equivalence_p_value if claim.direction == "within" else statistics.p_value
+    p = p_value(filled, claim.margin, bounds=claim.bounds, counts=looks)
+    outcome = judge(estimate, claim)
+    needed_n = None
+    if outcome is Outcome.INCONCLUSIVE:
+        needed_n = statistics.n_needed(
+            filled, claim.margin, level=terms.level, bounds=claim.bounds, direction=claim.direction
+        )
+    if degenerate > terms.max_degenerate * n:
+        reason = f"degenerate: {degenerate} of {n} images gave an empty, constant or undefined map"
+        return replace(verdict, outcome=Outcome.ERROR, reason=reason, estimate=estimate, p=p)
+    reason = _reason(outcome, claim, needed_n, looks[-1])
+    if degenerate:
+        reason += f" ({degenerate} of {n} images gave nothing to judge and count as the worst case)"
+    return replace(verdict, outcome=outcome, reason=reason, estimate=estimate, p=p, n_needed=needed_n)
+
+
+def _degenerate(rows: Mapping[str, Row], column: str) -> int:
+    return sum(not isfinite(row.get(column, nan)) for row in rows.values())
+
+
+def _reason(outcome: Outcome, claim: Claim, n_needed: int | None, n: int) -> str:
+    side = f"below {claim.margin:g}" if claim.direction == "within" else f"above {claim.margin:g}"
+    if outcome is Outcome.PASS:
+        return f"the whole interval lies {side}"
+    if outcome is Outcome.FAIL:
+        return f"the whole interval lies on the wrong side: {side} was claimed"
+    if n_needed is None:
+        return f"the interval straddles {claim.margin:g} after {n} images, and no effect shows that more would decide"
+    return f"the interval straddles {claim.margin:g} after {n} images; about {n_needed} would decide"
+
+
+def _evidence(
+    show: Show, subject: Classifier, dataset: Dataset, verdict: Verdict, rows: Mapping[str, Row], terms: Terms
+) -> tuple[Evidence, ...]:
+    """Evidence from the three worst and the three most typical images, always as one batch: the same on every run."""
+    finite = {image_id: value for image_id, value in verdict.values.items() if isfinite(value)}
+    # Rounded, so that the last bit of a float does not choose the pictures; ties stay in walking order.
+    ranked = sorted(finite, key=lambda image_id: round(finite[image_id], 4))
+    if verdict.claim.direction == "within":
+        ranked.reverse()
+    worst = ranked[:3]
+    rest = ranked[3:]
+    middle = max(0, len(rest) // 2 - 1)
+    chosen = worst + rest[middle : middle + 3]
+    if not chosen:  # every map was empty: show the first few, that is the finding
+        chosen = list(verdict.values)[:3]
+    batch = load(dataset, chosen, subject.geometry, seed=terms.seed, device=subject.device)
+    return tuple(show(subject, batch, rows))
+
+
+def _is_out_of_memory(problem: RuntimeError) -> bool:
+    return isinstance(problem, torch.OutOfMemoryError) or "can't allocate memory" in str(problem)

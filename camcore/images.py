@@ -1,0 +1,96 @@
+"""What an audit looks at: a data set that reads single images, and the batches that measures are given."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from camcore.seeds import generator
+
+Images = Float[Tensor, "b 3 h w"]  # in [0, 1], before normalisation
+Image = Float[Tensor, "3 h w"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """How a photograph of any size becomes the model's input: short side to `resize`, then the central `crop`."""
+
+    crop: tuple[int, int]
+    resize: int | None = None  # None: the picture must already have the crop's size
+    interpolation: str = "bilinear"  # or "bicubic"; always antialiased, as torchvision's presets are
+
+    def fit(self, image: Image) -> Image:
+        """Resize and crop one image; values stay in [0, 1] (bicubic overshoot is clipped)."""
+        height, width = image.shape[-2:]
+        if self.resize is not None:
+            short = min(height, width)
+            size = (round(height * self.resize / short), round(width * self.resize / short))
+            if size != (height, width):
+                image = functional.interpolate(
+                    image[None], size, mode=self.interpolation, align_corners=False, antialias=True
+                )[0].clamp(0, 1)
+        height, width = image.shape[-2:]
+        rows, columns = self.crop
+        if height < rows or width < columns:
+            raise ValueError(
+                f"an image of {height}x{width} is smaller than the model's {rows}x{columns} input; "
+                "give larger images or a Geometry with resize"
+            )
+        top, left = (height - rows) // 2, (width - columns) // 2
+        return image[:, top : top + rows, left : left + columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Images that can be read one at a time, by id. `ids` is in reading order; the engine shuffles with a seed."""
+
+    spec: str  # as the user wrote it
+    ids: tuple[str, ...]
+    labels: tuple[int, ...]  # the model's class index of each id
+    classes: tuple[str, ...]  # names of the classes; empty when unknown
+    sha256: str  # of the ids, the labels and the content
+    read: Callable[[str], Image]  # id -> image in [0, 1], at its own size
+    skipped: tuple[tuple[str, str], ...] = ()  # (file, reason) of what could not be read
+    mask: Callable[[str], Float[Tensor, "h w"]] | None = None  # id -> 1 on the object, 0 elsewhere, if known
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def label(self, image_id: str) -> int:
+        """The class index of one image."""
+        return self.labels[self.ids.index(image_id)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a measure is given: fitted images on the subject's device, their labels, their ids and the run's seed."""
+
+    images: Images
+    labels: Int[Tensor, " b"]
+    ids: tuple[str, ...]
+    seed: int
+    chunk: int = 32  # images per forward that the device takes well, for measures that ask many times per image
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def generators(self, purpose: str) -> list[torch.Generator]:
+        """One generator per image, from (run seed, purpose, image id): the same whatever the batch."""
+        return [generator(self.seed, purpose, image_id) for image_id in self.ids]
+
+
+def load(
+    dataset: Dataset, ids: Sequence[str], geometry: Geometry, *, seed: int, device: torch.device, chunk: int = 32
+) -> Batch:
+    """Read, fit and stack the named images."""
+    position = {image_id: index for index, image_id in enumerate(dataset.ids)}
+    return Batch(
+        images=torch.stack([geometry.fit(dataset.read(image_id)) for image_id in ids]).to(device),
+        labels=torch.tensor([dataset.labels[position[image_id]] for image_id in ids], device=device),
+        ids=tuple(ids),
+        seed=seed,
+        chunk=chunk,
+    )

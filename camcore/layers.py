@@ -1,0 +1,119 @@
+"""Finding the target layer: the last map of features that the class score depends on, found by one probe of the model."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcore.errors import BadInput
+from camcore.grid import Grid, infer_grid
+from camcore.record import ZeroGradient, find_layer, hooked, record
+from camcore.seeds import generator
+from camcore.subject import Classifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ran:
+    """A layer that ran in the probe."""
+
+    name: str
+    output: Tensor
+    grid: Grid | None
+    key: tuple[int, int]  # storage and version: a block that only passes its last layer's output on has the same key
+    is_leaf: bool  # has no children
+    has_parameters: bool
+
+
+def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Classifier:
+    """The subject with its target layer and grid filled in; unchanged if the model has no map of features.
+
+    The target is the last output that (a) is a map with more than one place, (b) comes before the head (the last layer
+    with weights), (c) has the resolution of the last layer with weights before the head, so that pooling on the way to
+    the head does not count, and (d) has a non-zero gradient, which rules out the patches of a ViT's last block: nothing
+    after it mixes places, and the class token alone is read. Of several layers that give the same tensor the innermost.
+
+    Args:
+        subject: A classifier in eval mode.
+        layer: The user's choice instead; refused if it cannot be recorded.
+    """
+    probe = torch.rand(1, 3, *subject.geometry.crop, generator=generator(0, "target layer")).to(subject.device)
+    if layer is not None:
+        return _with_named_layer(subject, layer, probe)
+    ran, logits = _trace(subject, probe)
+    heads = [index for index, run in enumerate(ran) if run.is_leaf and run.has_parameters]
+    if not heads or not logits.requires_grad:
+        return subject
+    before = ran[: heads[-1]]
+    weighted = [run.grid for run in before if run.is_leaf and run.has_parameters and run.grid is not None]
+    if not weighted:
+        return subject
+    size = (weighted[-1].height, weighted[-1].width)
+    candidates = [run for run in before if run.grid is not None and (run.grid.height, run.grid.width) == size]
+    candidates = [run for run in candidates if run.output.requires_grad]
+    gradients = torch.autograd.grad(logits.max(), [run.output for run in candidates], allow_unused=True)
+    for run, gradient in reversed(list(zip(candidates, gradients, strict=True))):
+        if run.grid is not None and gradient is not None and run.grid.fold(gradient).any():
+            first = next(other for other in candidates if other.key == run.key)
+            return replace(subject, target_layer=first.name, grid=first.grid)
+    return subject
+
+
+def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
+    """Every layer that ran exactly once and gave a tensor, in the order in which they finished."""
+    ran: list[_Ran] = []
+    times: dict[str, int] = {}
+
+    def keep(name: str, module: nn.Module) -> Any:
+        is_leaf = next(module.children(), None) is None
+        has_parameters = next(module.parameters(recurse=False), None) is not None
+
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            times[name] = times.get(name, 0) + 1
+            output = output[0] if isinstance(output, tuple | list) and output else output
+            if isinstance(output, Tensor):
+                grid = infer_grid(tuple(output.shape), subject.geometry.crop)
+                ran.append(
+                    _Ran(
+                        name=name,
+                        output=output,
+                        grid=grid,
+                        key=(output.data_ptr(), output._version),
+                        is_leaf=is_leaf,
+                        has_parameters=has_parameters,
+                    )
+                )
+
+        return hook
+
+    hooks = {name: keep(name, module) for name, module in subject.module.named_modules() if name}
+    # The input asks for the gradient, so that a model with frozen parameters can be probed too.
+    with torch.inference_mode(False), torch.enable_grad(), hooked(subject.module, hooks):
+        logits = subject.logits(probe.clone().requires_grad_())
+    return [run for run in ran if times[run.name] == 1], logits
+
+
+def _with_named_layer(subject: Classifier, layer: str, probe: Tensor) -> Classifier:
+    seen: list[Tensor] = []
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        seen.append(output[0] if isinstance(output, tuple | list) else output)
+
+    try:
+        find_layer(subject.module, layer)
+        with torch.no_grad(), hooked(subject.module, {layer: hook}):
+            subject.logits(probe)
+        if not seen:
+            raise BadInput(f"layer {layer!r} does not run in a forward of {subject.name}; name one that does")
+        grid = infer_grid(tuple(seen[0].shape), subject.geometry.crop)
+        if grid is None:
+            raise BadInput(f"layer {layer!r} of {subject.name} gives {tuple(seen[0].shape)}, which is no map of features")
+        named = replace(subject, target_layer=layer, grid=grid)
+        record(named, probe)
+    except ZeroGradient as problem:
+        raise BadInput(str(problem)) from None
+    except BadInput:
+        raise
+    except ValueError as problem:
+        raise BadInput(str(problem)) from None
+    return named

@@ -1,0 +1,144 @@
+"""`ask`: put one question to one subject, journal it, and keep the record that results.json is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from audits.encode import claim_record
+from audits.journal import Journal, Log
+from audits.policy import Policy
+from audits.question import Question
+from camcore.cam import CamMethod
+from camcore.engine import Measure, Progress, Show, Terms, evaluate, shuffled
+from camcore.images import Dataset, Images, load
+from camcore.subject import Classifier
+from camcore.verdict import Claim, Outcome, Verdict
+
+Premise = Callable[[Images], Mapping[str, Any]]
+PROBES = 4  # images that a premise is established on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Everything a question needs to be put to one subject; calling it puts the question."""
+
+    subject: Classifier
+    dataset: Dataset
+    cams: Mapping[str, CamMethod]
+    policy: Policy
+    terms: Terms
+    log: Log
+    profile: str
+    rerun: str  # command line that repeats the audit, less the node id
+    node_id: str
+    conclude: Callable[[Verdict], None]  # tells pytest
+    progress: Progress | None = None
+    premises: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        question: Question,
+        cam: str,
+        *,
+        measure: Callable[..., Mapping[str, torch.Tensor]],
+        column: str,
+        show: Callable[..., Any],
+        version: str,
+        premise: Premise | None = None,
+    ) -> None:
+        """Put the question and conclude.
+
+        Args:
+            question: What is claimed.
+            cam: For which of the chosen methods.
+            measure: As `camcore.engine.Measure`, with room for what the premise gives.
+            column: The measure's column that the claim is about.
+            show: As `camcore.engine.Show`, likewise.
+            version: Of the audit: part of the key of everything journalled.
+            premise: What must hold before the question makes sense, established on a few images; what it returns is
+                handed to measure and show by keyword. If it raises ValueError the verdict is ERROR.
+        """
+        claim = question.claim(cam, self.policy.claims[question.name])
+        measurement = self._key(question.audit, version)
+        key = f"{measurement}|{claim.id}|{self.policy.sha256}|{self.terms.level}|{self.terms.budget}"
+        known = self.log.claims.get(key)
+        if known is not None:
+            self.conclude(concluded(claim, known))
+            return
+        verdict = self._verdict(claim, question.audit, measurement, premise, measure, column, show)
+        record = claim_record(
+            verdict, subject=self.subject.name, node_id=self.node_id, version=version, rerun=f'{self.rerun} "{self.node_id}"'
+        )
+        self.log.claim(key, record)
+        self.conclude(verdict)
+
+    def _verdict(
+        self,
+        claim: Claim,
+        audit: str,
+        measurement: str,
+        premise: Premise | None,
+        measure: Callable[..., Mapping[str, torch.Tensor]],
+        column: str,
+        show: Callable[..., Any],
+    ) -> Verdict:
+        if self.subject.target_layer is None:
+            reason = f"{self.subject.name} has no map of features, so it has no saliency map to judge"
+            return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
+        given: Mapping[str, Any] = {}
+        if premise is not None:
+            try:
+                given = self._established(audit, premise)
+            except (ValueError, RuntimeError) as problem:
+                return Verdict(claim=claim, outcome=Outcome.ERROR, reason=f"{type(problem).__name__}: {problem}")
+        ready: Measure = partial(measure, **given)
+        shown: Show = partial(show, **given)
+        return evaluate(
+            claim,
+            ready,
+            self.subject,
+            self.dataset,
+            column=column,
+            terms=self.terms,
+            journal=Journal(self.log, measurement),
+            show=shown,
+            progress=self.progress,
+        )
+
+    def _established(self, audit: str, premise: Premise) -> Mapping[str, Any]:
+        """The premise's result, established once for all methods."""
+        if audit not in self.premises:
+            ids = shuffled(self.dataset, self.terms.seed)[:PROBES]
+            batch = load(self.dataset, ids, self.subject.geometry, seed=self.terms.seed, device=self.subject.device)
+            self.premises[audit] = premise(batch.images)
+        return self.premises[audit]
+
+    def _key(self, audit: str, version: str) -> str:
+        """Whatever the measured rows depend on."""
+        parts = (
+            self.subject.sha256,
+            self.subject.target_layer,
+            *self.subject.geometry.crop,
+            audit,
+            version,
+            ",".join(self.cams),
+            self.policy.chance_draws,
+            self.dataset.sha256,
+            self.terms.seed,
+            self.profile,
+        )
+        return "|".join(map(str, parts))
+
+
+def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:
+    """As much of a verdict as pytest needs, from the record of a run that was resumed."""
+    from camcore.statistics import Estimate
+
+    verdict = Verdict(claim=claim, outcome=Outcome(record["verdict"]), reason=record["reason"], n_needed=record["n_needed"])
+    if record["estimate"] is None:
+        return verdict
+    estimate = dict(record["estimate"])
+    return replace(verdict, estimate=Estimate(method=estimate.pop("interval"), **estimate))

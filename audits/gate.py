@@ -1,0 +1,174 @@
+"""From the claims of a run to its verdict, its exit code, and what was not shown."""
+
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Any
+
+from audits.plan import Audited, Plan, family_size
+from audits.question import claim_id, documentation
+from camcore import statistics
+
+PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
+EXIT = {PASS: 0, FAIL: 1, INCONCLUSIVE: 6}
+SCHEMA_VERSION = "1.0"
+
+
+def expected_claims(plan: Plan) -> list[tuple[str, str, str]]:
+    """(subject, claim id, severity) of every claim that the policy lists, for every model and chosen method."""
+    return [
+        (audited.id, claim_id(name, cam), claim.severity)
+        for audited in plan.audited
+        for name, claim in plan.policy.claims.items()
+        for cam in audited.cams
+    ]
+
+
+def decide(records: Sequence[Mapping[str, Any]], expected: Sequence[tuple[str, str, str]]) -> str:
+    """Closed by default: a gating claim that did not pass, or has no record, keeps the run from passing.
+
+    A claim that does not apply to a model is no obstacle, unless nothing that gates applies.
+    """
+    verdicts = {(record["subject"], record["id"]): record["verdict"] for record in records}
+    gating = [verdicts.get((subject, name), "MISSING") for subject, name, severity in expected if severity == "gate"]
+    if FAIL in gating:
+        return FAIL
+    decisive = [verdict for verdict in gating if verdict != "NOT_APPLICABLE"]
+    return PASS if decisive and all(verdict == PASS for verdict in decisive) else INCONCLUSIVE
+
+
+def assemble(
+    plan: Plan,
+    records: Sequence[Mapping[str, Any]],
+    modules: Mapping[str, ModuleType],
+    *,
+    command: str,
+    seconds: float,
+    interrupted: bool,
+) -> dict[str, Any]:
+    """Everything that results.json holds.
+
+    Args:
+        plan: Of the run.
+        records: Finished claims, in any order.
+        modules: The audits by name, for their documentation.
+        command: As it was typed.
+        seconds: Since the start.
+        interrupted: Whether the run was stopped before its end.
+    """
+    expected = expected_claims(plan)
+    place = {(subject, name): index for index, (subject, name, _) in enumerate(expected)}
+    claims = sorted(
+        ({**record} for record in records if (record["subject"], record["id"]) in place),
+        key=lambda record: place[record["subject"], record["id"]],
+    )
+    caught_by = {name: documentation(module.__doc__ or "") for name, module in modules.items()}
+    for audited in plan.audited:
+        family = [claim for claim in claims if claim["subject"] == audited.id and claim["gates"]]
+        absent = [None] * (sum(s == audited.id and severity == "gate" for s, _, severity in expected) - len(family))
+        adjusted = statistics.holm([*(claim["p"] for claim in family), *absent])
+        for claim, p_holm in zip(family, adjusted, strict=False):
+            claim["p_holm"] = p_holm
+    for claim in claims:
+        claim["controls"] = _names(caught_by[claim["audit"]]["caught_by"]) if claim["audit"] in caught_by else []
+    verdict = decide(claims, expected)
+    shown = {(claim["subject"], claim["id"]) for claim in claims}
+    per_model = max((family_size(plan.policy, audited.cams) for audited in plan.audited), default=1)
+    gates = sum(severity == "gate" for _, _, severity in expected)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": {
+            "id": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
+            "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "git": _git(),
+            "seed": plan.settings.seed,
+            "profile": plan.settings.profile,
+            "policy_sha256": plan.policy.sha256,
+            "policy_path": plan.policy.path,
+            "device": plan.device,
+            "versions": versions(),
+            "family": {
+                "level": plan.policy.level,
+                "per_claim_level": statistics.simultaneous_level(plan.policy.level, per_model),
+                "claims": gates,
+            },
+            "seconds": seconds,
+            "interrupted": interrupted,
+        },
+        "subjects": [_subject(audited) for audited in plan.audited],
+        "data": _data(plan),
+        "audits": [
+            {
+                "name": name,
+                "version": module.VERSION,
+                **caught_by[name],
+                "caught_by": _names(caught_by[name]["caught_by"]),
+            }
+            for name, module in modules.items()
+        ],
+        "claims": claims,
+        "not_tested": [f"{name} on {subject}: no verdict" for subject, name, _ in expected if (subject, name) not in shown],
+        "verdict": verdict,
+        "exit_code": EXIT[verdict],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("camcore", "torch", "torchvision", "numpy", "scipy", "pytest"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _subject(audited: Audited) -> dict[str, Any]:
+    subject = audited.subject
+    geometry = subject.geometry
+    resize = f"resize {geometry.resize} ({geometry.interpolation}), " if geometry.resize else ""
+    return {
+        "spec": subject.spec,
+        "id": audited.id,
+        "sha256": subject.sha256,
+        "weights": subject.weights,
+        "arch": type(subject.module).__name__,
+        "n_params": sum(parameter.numel() for parameter in subject.module.parameters()),
+        "kind": "classifier",
+        "target_layer": subject.target_layer,
+        "preprocess": f"{resize}crop {geometry.crop[0]}x{geometry.crop[1]}, {subject.preprocess!r}",
+        "unsafe": list(subject.unsafe),
+    }
+
+
+def _data(plan: Plan) -> list[dict[str, Any]]:
+    found = {}
+    for audited in plan.audited:
+        dataset = audited.dataset
+        found[dataset.sha256] = {
+            "spec": dataset.spec,
+            "sha256": dataset.sha256,
+            "n": len(dataset),
+            "classes": list(dataset.classes),
+            "skipped": [{"file": file, "reason": reason} for file, reason in dataset.skipped],
+        }
+    return list(found.values())
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _git() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

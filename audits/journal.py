@@ -1,0 +1,97 @@
+"""results.jsonl: one flushed line per measured batch and per finished claim, so that a killed run can be resumed.
+
+Every worker writes a file of its own (results.jsonl, results.gw0.jsonl, …): lines of some size are not atomic.
+"""
+
+import json
+import os
+from collections.abc import Iterator, MutableMapping
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+
+class Journal(MutableMapping[str, dict[str, float]]):
+    """Rows of one measurement by image id; what is set is written at once."""
+
+    def __init__(self, log: "Log", key: str) -> None:
+        self._log, self._key = log, key
+        self._rows = log.rows.setdefault(key, {})
+
+    def __getitem__(self, image_id: str) -> dict[str, float]:
+        return self._rows[image_id]
+
+    def __setitem__(self, image_id: str, row: dict[str, float]) -> None:
+        self._rows[image_id] = row
+        cells = {name: value if isfinite(value) else None for name, value in row.items()}
+        self._log.append({"type": "row", "key": self._key, "id": image_id, "row": cells})
+
+    def __delitem__(self, image_id: str) -> None:
+        raise TypeError("a journal only grows")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+class Log:
+    """The files of one run."""
+
+    def __init__(self, folder: Path, worker: str, *, resume: bool) -> None:
+        self.path = folder / ("results.jsonl" if worker == "master" else f"results.{worker}.jsonl")
+        self.rows: dict[str, dict[str, dict[str, float]]] = {}
+        self.claims: dict[str, dict[str, Any]] = {}
+        if resume:
+            for line in read_lines(folder):
+                if line["type"] == "row":
+                    cells = {name: nan if value is None else value for name, value in line["row"].items()}
+                    self.rows.setdefault(line["key"], {})[line["id"]] = cells
+                elif line["type"] == "claim":
+                    self.claims[line["key"]] = line["claim"]
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Write one line and flush it: a SIGKILL costs at most the line being written."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def claim(self, key: str, record: dict[str, Any]) -> None:
+        """A finished claim."""
+        self.claims[key] = record
+        self.append({"type": "claim", "key": key, "claim": record})
+
+
+def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
+    """All lines of all workers; a last line that a kill cut short is left out."""
+    for path in sorted(folder.glob("results*.jsonl")):
+        with path.open(encoding="utf-8") as file:
+            for text in file:
+                try:
+                    yield json.loads(text)
+                except json.JSONDecodeError:
+                    continue
+
+
+def finished_claims(folder: Path) -> list[dict[str, Any]]:
+    """The claims that all workers finished; of a claim judged twice (a resumed run under another policy) the later one."""
+    found = {}
+    for line in read_lines(folder):
+        if line["type"] == "claim":
+            found[line["claim"]["subject"], line["claim"]["id"]] = line["claim"]
+    return list(found.values())
+
+
+def start(folder: Path, *, resume: bool) -> None:
+    """Make the folder, and unless the run resumes one, forget what an earlier run wrote there.
+
+    Raises:
+        OSError: The folder cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.touch()
+    probe.unlink()
+    if not resume:
+        for path in folder.glob("results*.json*"):
+            os.remove(path)

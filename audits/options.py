@@ -1,0 +1,154 @@
+"""The command line: each option once, with its environment variable and its default."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from camcore.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option. Precedence: command line, then the environment, then the default."""
+
+    flag: str
+    help: str
+    default: Any = None
+    many: bool = False  # may be given several times; in the environment, separated by commas
+    is_flag: bool = False
+    convert: Callable[[str], Any] = str
+    metavar: str | None = None
+
+    @property
+    def dest(self) -> str:
+        """Its name among pytest's options: never one that another plugin would choose."""
+        return "audit_option_" + self.flag.removeprefix("--").removeprefix("audit-").replace("-", "_")
+
+    @property
+    def environment(self) -> str:
+        """AUDIT_MODEL, AUDIT_SEED, …"""
+        return "AUDIT_" + self.flag.removeprefix("--").removeprefix("audit-").replace("-", "_").upper()
+
+
+OPTIONS = (
+    Option(
+        flag="--model",
+        metavar="SPEC",
+        many=True,
+        help="model to audit, repeatable: resnet50, torchvision:resnet50@IMAGENET1K_V1, py:FILE.py:factory, "
+        "py:pkg.mod:factory (runs that code), control:NAME; default: control:clean",
+    ),
+    Option(flag="--weights", metavar="FILE|random:SEED", help="weights for every --model, instead of the published ones"),
+    Option(
+        flag="--data",
+        metavar="SPEC",
+        help="a folder (a sub-folder per class, or a labels.csv with file, class_index, label), imagenette, "
+        "cifar10[:PATH] or scenes; default: imagenette for published ImageNet weights, else scenes",
+    ),
+    Option(flag="--cam", metavar="NAME", many=True, help="CAM method to audit, repeatable, or all; default: hirescam"),
+    Option(flag="--audit-layer", metavar="NAME", help="target layer, instead of the one that is found"),
+    Option(flag="--audit-policy", metavar="FILE", help="TOML laid over audits/policy.toml"),
+    Option(flag="--audit-profile", metavar="smoke|pr|release", default="pr", help="how much evidence; default: pr"),
+    Option(
+        flag="--audit-device", metavar="auto|cpu|cuda[:N]|mps", default="auto", help="where the model runs; default: auto"
+    ),
+    Option(
+        flag="--audit-report",
+        metavar="DIR",
+        default="audit-report",
+        help="folder for results.json and report.html; default: audit-report",
+    ),
+    Option(flag="--audit-resume", is_flag=True, help="go on with the run that --audit-report holds"),
+    Option(flag="--audit-seed", metavar="N", default=0, convert=int, help="seed of every random draw; default: 0"),
+    Option(flag="--audit-batch-size", metavar="N", convert=int, help="images per forward; default: measured"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the user asked for, read but not yet looked up."""
+
+    models: tuple[str, ...]
+    weights: str | None
+    data: str | None
+    cams: tuple[str, ...]  # empty: the default, or the control's own
+    layer: str | None
+    policy: Path | None
+    profile: str
+    device: str
+    report: Path
+    resume: bool
+    seed: int
+    batch_size: int | None
+
+    @property
+    def command(self) -> str:
+        """The options that matter to a rerun of one audit, as one would type them."""
+        words = [f"--model {quoted(model)}" for model in self.models]
+        for flag, value in (
+            ("--weights", self.weights),
+            ("--data", self.data),
+            ("--audit-layer", self.layer),
+            ("--audit-policy", self.policy),
+            ("--audit-profile", self.profile),
+            ("--audit-seed", self.seed),
+        ):
+            if value is not None:
+                words.append(f"{flag} {quoted(str(value))}")
+        return " ".join(["pytest", *words, *(f"--cam {cam}" for cam in self.cams)])
+
+
+def quoted(word: str) -> str:
+    """A word as a shell takes it."""
+    return word if re.fullmatch(r"[\w@%+=:,./-]+", word) else "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Settings from parsed options (by `Option.dest`) and the environment.
+
+    Raises:
+        BadInput: A variable of the environment cannot be read, a number is out of range, or a variable's name is
+            nearly, but not quite, one of ours.
+    """
+    known = {option.environment for option in OPTIONS}
+    for name in environment:
+        near = get_close_matches(name, known, n=1, cutoff=0.85) if name.startswith("AUDIT_") else []
+        if near and name not in known:
+            raise BadInput(f"unknown environment variable {name!r}; did you mean {near[0]!r}?")
+    found: dict[str, Any] = {}
+    for option in OPTIONS:
+        value = given.get(option.dest)
+        text = environment.get(option.environment)
+        if value in (None, [], False) and text:
+            value = _from_environment(option, text)
+        found[option.dest.removeprefix("audit_option_")] = option.default if value is None else value
+    if found["batch_size"] is not None and found["batch_size"] < 1:
+        raise BadInput(f"--audit-batch-size must be at least 1, got {found['batch_size']}")
+    return Settings(
+        models=tuple(found["model"] or ("control:clean",)),
+        weights=found["weights"],
+        data=found["data"],
+        cams=tuple(found["cam"] or ()),
+        layer=found["layer"],
+        policy=Path(found["policy"]) if found["policy"] else None,
+        profile=found["profile"],
+        device=found["device"],
+        report=Path(found["report"]),
+        resume=bool(found["resume"]),
+        seed=found["seed"],
+        batch_size=found["batch_size"],
+    )
+
+
+def _from_environment(option: Option, text: str) -> Any:
+    if option.is_flag:
+        return text.lower() not in ("0", "false", "no", "")
+    if option.many:
+        return [option.convert(part) for part in text.split(",")]
+    try:
+        return option.convert(text)
+    except ValueError:
+        raise BadInput(f"{option.environment} must be {option.convert.__name__}, got {text!r}") from None

@@ -1,0 +1,149 @@
+"""The plan of a run: settings looked up and loaded, everything that can be wrong found before anything is measured."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from audits import journal
+from audits.options import Settings
+from audits.policy import Policy, load_policy
+from camcore import statistics
+from camcore.cam import METHODS, CamMethod, find_cam
+from camcore.engine import Terms, fastest_batch_size
+from camcore.errors import BadInput
+from camcore.images import Dataset
+from camcore.subject import Classifier
+from fixtures.controls import CONTROLS
+
+DEFAULT_CAM = "hirescam"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """One model, the images it is asked about, and the methods whose maps are judged."""
+
+    id: str
+    subject: Classifier
+    dataset: Dataset
+    cams: Mapping[str, CamMethod]
+    terms: Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a run needs, in order."""
+
+    settings: Settings
+    policy: Policy
+    device: str
+    audited: tuple[Audited, ...]
+
+
+def subject_ids(models: Sequence[str]) -> list[str]:
+    """A short name for each spec, free of slashes and colons, no two alike; known before anything is loaded."""
+    ids: list[str] = []
+    for spec in models:
+        prefix, _, rest = spec.rpartition(":") if spec.startswith("py:") else spec.partition(":")
+        short = f"{prefix.split('/')[-1].removeprefix('py:')}-{rest}" if spec.startswith("py:") else rest or prefix
+        short = re.sub(r"[^\w.-]+", "-", short).strip("-") or "model"
+        taken = sum(one == short or one.startswith(f"{short}.") for one in ids)
+        ids.append(f"{short}.{taken + 1}" if taken else short)
+    return ids
+
+
+def chosen_cams(spec: str, names: Sequence[str]) -> dict[str, CamMethod]:
+    """The methods to judge on one model: the user's, else the control's own, else the default.
+
+    Raises:
+        BadInput: An unknown name.
+    """
+    if "all" in names:
+        return dict(sorted(METHODS.items()))
+    if names:
+        return {name: find_cam(name) for name in names}
+    made = CONTROLS.get(spec.removeprefix("control:")) if spec.startswith("control:") else None
+    return dict(made.cams) if made is not None and made.cams else {DEFAULT_CAM: METHODS[DEFAULT_CAM]}
+
+
+def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = True) -> Plan:
+    """Load and check everything that the settings name.
+
+    Args:
+        settings: What the user asked for.
+        batch_sizes: Already measured by the main process, for its workers, by the model's id.
+        main: Whether this process owns the report's folder (a worker does not).
+
+    Raises:
+        BadInput: In one line.
+    """
+    from fixtures.datasets.find import find_dataset
+    from fixtures.subjects.spec import find_subject
+
+    policy = load_policy(settings.policy, profile=settings.profile)
+    device = resolve_device(settings.device)
+    methods = [chosen_cams(spec, settings.cams) for spec in settings.models]
+    if main:
+        try:
+            journal.start(settings.report, resume=settings.resume)
+        except OSError as problem:
+            raise BadInput(
+                f"cannot write the report to {str(settings.report)!r} ({problem.strerror}); "
+                "give a folder that can be written with --audit-report"
+            ) from None
+    audited = []
+    for spec, name, cams in zip(settings.models, subject_ids(settings.models), methods, strict=True):
+        subject = find_subject(spec, weights=settings.weights, device=device, layer=settings.layer)
+        subject = replace(subject, name=name)
+        if settings.cams and subject.target_layer is None:
+            raise BadInput(
+                f"--cam {settings.cams[0]} needs a map of features, and {spec!r} has no layer that gives one; "
+                "leave --cam out, or name a layer with --audit-layer"
+            )
+        data = settings.data or default_data(spec, settings.weights)
+        dataset = find_dataset(data, subject=subject, n=policy.images, seed=settings.seed)
+        size = settings.batch_size or batch_sizes.get(name) or fastest_batch_size(subject)
+        terms = Terms(
+            level=statistics.simultaneous_level(policy.level, family_size(policy, cams)),
+            budget=policy.images,
+            seed=settings.seed,
+            batch_size=size,
+            min_images=policy.min_images,
+            max_degenerate=policy.max_degenerate,
+        )
+        audited.append(Audited(id=name, subject=subject, dataset=dataset, cams=cams, terms=terms))
+    return Plan(settings=settings, policy=policy, device=device, audited=tuple(audited))
+
+
+def family_size(policy: Policy, cams: Mapping[str, CamMethod]) -> int:
+    """Gating claims of one model: all that the policy lists, for every chosen method, selected with -k or not.
+
+    At least 1, since claims that do not gate need a level too.
+    """
+    return max(1, len(cams) * sum(claim.severity == "gate" for claim in policy.claims.values()))
+
+
+def default_data(spec: str, weights: str | None) -> str:
+    """The data for a model when the user names none."""
+    from fixtures.datasets.find import default_data as default
+
+    return default(spec, weights)
+
+
+def resolve_device(name: str) -> str:
+    """`auto` looked up; anything else checked.
+
+    Raises:
+        BadInput: Not a device, or none that this machine has.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError) as problem:
+        message = str(problem).splitlines()[0]
+        raise BadInput(f"--audit-device {name!r} cannot be used here ({message}); pass cpu or auto") from None
+    return name

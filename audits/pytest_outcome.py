@@ -1,0 +1,53 @@
+"""How a verdict becomes one of the outcomes that pytest knows; the true one travels in the test's properties."""
+
+from collections.abc import Callable
+
+import pytest
+
+from camcore.verdict import Outcome, Verdict
+
+
+def conclude(verdict: Verdict, record_property: Callable[[str, object], None]) -> None:
+    """PASS passes; a gating FAIL, INCONCLUSIVE or ERROR fails; the same that does not gate is xfailed; N/A is skipped.
+
+    Raises:
+        pytest.fail.Exception, pytest.xfail.Exception, pytest.skip.Exception: As above.
+    """
+    __tracebackhide__ = True
+    text = sentence(verdict)
+    # strings only: workers can send nothing else
+    record_property("audit_claim", verdict.claim.id)
+    record_property("audit_verdict", verdict.outcome.value)
+    record_property("audit_estimate", interval(verdict))
+    record_property("audit_margin", f"{verdict.claim.margin:g}")
+    record_property("audit_reason", verdict.reason)
+    if verdict.outcome is Outcome.PASS:
+        return
+    if verdict.outcome is Outcome.NOT_APPLICABLE:
+        pytest.skip(text)
+    if verdict.claim.gates:
+        pytest.fail(text, pytrace=False)
+    pytest.xfail(text)
+
+
+def interval(verdict: Verdict) -> str:
+    """`0.312 [0.270, 0.350]`, or nothing."""
+    estimate = verdict.estimate
+    return "" if estimate is None else f"{estimate.point:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def sentence(verdict: Verdict) -> str:
+    """What a stranger needs to know, in one line."""
+    claim, estimate = verdict.claim, verdict.estimate
+    verb = {
+        Outcome.PASS: "holds",
+        Outcome.FAIL: "does not hold",
+        Outcome.INCONCLUSIVE: "undecided",
+        Outcome.ERROR: "could not be judged",
+        Outcome.NOT_APPLICABLE: "not applicable",
+    }[verdict.outcome]
+    numbers = ""
+    if estimate is not None:
+        needs = f"within ±{claim.margin:g}" if claim.direction == "within" else f"> {claim.margin:g}"
+        numbers = f" {interval(verdict)} ({estimate.level:.2%} interval, n={estimate.n}), needs {needs}."
+    return f"{verdict.outcome.value} {claim.id}: {claim.sentence} - {verb}.{numbers} {verdict.reason}."

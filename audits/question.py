@@ -1,0 +1,68 @@
+"""What an audit claims, before the policy has said with which margin; and how an audit documents itself."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from audits.policy import ClaimPolicy
+from camcore.verdict import Claim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A claim without its thresholds."""
+
+    name: str  # "<audit>/<claim>", a key of the policy
+    sentence: str  # with {cam} where the method's name belongs
+    kind: Literal["MFT", "INV", "DIR"]
+    measure: str
+    unit: str
+    bounds: tuple[float, float]
+    direction: Literal["above", "within"] = "above"
+
+    @property
+    def audit(self) -> str:
+        """The audit it belongs to."""
+        return self.name.partition("/")[0]
+
+    def claim(self, cam: str, policy: ClaimPolicy) -> Claim:
+        """The claim for one CAM method, with the policy's margin and severity."""
+        return Claim(
+            id=claim_id(self.name, cam),
+            sentence=self.sentence.format(cam=cam),
+            kind=self.kind,
+            measure=self.measure,
+            unit=self.unit,
+            margin=policy.margin,
+            margin_source=policy.source,
+            severity=policy.severity,  # type: ignore[arg-type]  # load_policy let no other word through
+            bounds=self.bounds,
+            direction=self.direction,
+        )
+
+
+def claim_id(name: str, cam: str) -> str:
+    """`<audit>/<claim>[<cam>]`: how results, journals and reruns name a claim."""
+    return f"{name}[{cam}]"
+
+
+SECTIONS = {
+    "What it measures": "measures",
+    "Why it matters": "why",
+    "Known limits": "limits",
+    "Caught by": "caught_by",
+    "References": "references",
+}
+
+
+def documentation(docstring: str) -> dict[str, str]:
+    """Title and sections of an audit's module docstring.
+
+    Raises:
+        ValueError: A section of the house format is missing.
+    """
+    title, *parts = re.split(r"^## (.+)$", docstring.strip(), flags=re.MULTILINE)
+    found = dict(zip(parts[::2], (" ".join(body.split()) for body in parts[1::2]), strict=True))
+    if set(found) != set(SECTIONS):
+        raise ValueError(f"an audit's docstring needs the sections {list(SECTIONS)}, got {list(found)}")
+    return {"title": title.strip(), **{field: found[heading] for heading, field in SECTIONS.items()}}

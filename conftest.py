@@ -1,0 +1,206 @@
+"""Options, fixtures and wiring: pytest's view of a run. What is decided is decided in audits/, what is shown in reports/."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audits import options
+from camcore.errors import BadInput
+
+ROOT = Path(__file__).parent
+PLAN = pytest.StashKey[Any]()
+LOG = pytest.StashKey[Any]()
+MODULES = pytest.StashKey[dict[str, Any]]()
+STARTED = pytest.StashKey[float]()
+RESULTS = pytest.StashKey[Any]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("audits", "audits of a vision model (pytest audits --model SPEC)")
+    for option in options.OPTIONS:
+        kind: dict[str, Any] = {"action": "store_true"} if option.is_flag else {"metavar": option.metavar}
+        if option.many:
+            kind["action"] = "append"
+        elif not option.is_flag:
+            kind["type"] = option.convert
+        group.addoption(option.flag, dest=option.dest, default=None, help=option.help, **kind)
+
+
+@pytest.hookimpl(trylast=True)  # xdist decides about workers first
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STARTED] = time.monotonic()
+    given = {option.dest: config.getoption(option.dest) for option in options.OPTIONS}
+    if not asks_for_audits(config.args):
+        if any(value for value in given.values()):
+            raise pytest.UsageError("options of the audits were given, but no audits: run pytest audits ...")
+        return
+    if config.option.collectonly or config.option.help:
+        return
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "loadgroup"  # one audit of one model stays on one worker and measures once
+    try:
+        config.stash[PLAN], config.stash[LOG] = make_plan(config, given)
+    except BadInput as problem:
+        raise pytest.UsageError(str(problem)) from None
+
+
+def asks_for_audits(args: Sequence[str]) -> bool:
+    """Whether the command line names the audits' folder or something in it."""
+    audits = ROOT / "audits"
+    paths = [Path(arg.split("::")[0]).resolve() for arg in args]
+    return any(path == audits or audits in path.parents for path in paths)
+
+
+def make_plan(config: pytest.Config, given: dict[str, Any]) -> tuple[Any, Any]:
+    """The plan and the log of this process."""
+    import torch
+
+    from audits.journal import Log
+    from audits.plan import prepare
+
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        torch.set_num_threads(max(1, torch.get_num_threads() // worker["workercount"]))
+    settings = options.read_settings(given, os.environ)
+    plan = prepare(settings, batch_sizes=worker["batch_sizes"] if worker else {}, main=worker is None)
+    name = worker["workerid"] if worker else "master"
+    return plan, Log(settings.report, name, resume=settings.resume)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Workers take the batch sizes that the main process measured."""
+    plan = node.config.stash.get(PLAN, None)
+    node.workerinput["batch_sizes"] = {one.id: one.terms.batch_size for one in plan.audited} if plan else {}
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    plan = config.stash.get(PLAN, None)
+    if plan is None:
+        return []
+    settings, policy = plan.settings, plan.policy
+    lines = [
+        f"audits: profile {settings.profile}, seed {settings.seed}, device {plan.device}, "
+        f"policy {policy.path} ({policy.sha256[:12]}), at most {policy.images} images"
+    ]
+    for audited in plan.audited:
+        subject, dataset = audited.subject, audited.dataset
+        lines.append(
+            f"audited: {subject.spec} ({subject.weights}, sha256 {subject.sha256[:12]}), layer {subject.target_layer}, "
+            f"on {dataset.spec} ({len(dataset)} images, sha256 {dataset.sha256[:12]}), batches of {audited.terms.batch_size}"
+        )
+        lines += [f"warning: {subject.spec}: {opt_in}" for opt_in in subject.unsafe]
+        lines += [f"skipped: {file}: {reason}" for file, reason in dataset.skipped[:10]]
+        if len(dataset.skipped) > 10:
+            lines.append(f"skipped: and {len(dataset.skipped) - 10} more files of {dataset.spec}")
+    return lines
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "ask" not in metafunc.fixturenames or metafunc.definition.get_closest_marker("audit") is None:
+        return
+    from audits.plan import chosen_cams, subject_ids
+
+    given = {option.dest: metafunc.config.getoption(option.dest) for option in options.OPTIONS}
+    settings = options.read_settings(given, os.environ)
+    cases = [
+        pytest.param(name, cam, id=f"{name}-{cam}", marks=pytest.mark.xdist_group(f"{name}-{metafunc.module.__name__}"))
+        for spec, name in zip(settings.models, subject_ids(settings.models), strict=True)
+        for cam in chosen_cams(spec, settings.cams)
+    ]
+    metafunc.parametrize(("audited_id", "cam"), cases)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        marker = item.get_closest_marker("audit")
+        if marker is not None:
+            config.stash.setdefault(MODULES, {})[marker.args[0]] = item.module  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -> Any:
+    """Puts a question to the subject and tells pytest the verdict."""
+    from audits.ask import Ask
+    from audits.pytest_outcome import conclude
+
+    plan = request.config.stash[PLAN]
+    audited = next(one for one in plan.audited if one.id == audited_id)
+    return Ask(
+        subject=audited.subject,
+        dataset=audited.dataset,
+        cams=audited.cams,
+        policy=plan.policy,
+        terms=audited.terms,
+        log=request.config.stash[LOG],
+        profile=plan.settings.profile,
+        rerun=plan.settings.command,
+        node_id=request.node.nodeid.partition("@")[0],  # xdist appends its group
+        conclude=lambda verdict: conclude(verdict, record_property),
+        progress=progress if sys.stderr.isatty() else None,
+    )
+
+
+def progress(done: int, planned: int) -> None:
+    """One line, rewritten in place, on a terminal only."""
+    end = "\r" if done < planned else "\r\033[K"
+    print(f"  {done} of up to {planned} images", end=end, file=sys.__stderr__, flush=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    config = session.config
+    plan = config.stash.get(PLAN, None)
+    if plan is None or hasattr(config, "workerinput"):
+        return
+    from audits.gate import assemble
+    from audits.journal import finished_claims
+    from reports import html, schema
+
+    folder = plan.settings.report
+    results = schema.Results.model_validate(
+        assemble(
+            plan,
+            finished_claims(folder),
+            config.stash.get(MODULES, {}),
+            command=" ".join(["pytest", *config.invocation_params.args]),
+            seconds=time.monotonic() - config.stash[STARTED],
+            interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR),
+        )
+    )
+    schema.dump(results, folder / "results.json")
+    html.write(results, folder / "report.html")
+    config.stash[RESULTS] = results
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = results.exit_code
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    results = config.stash.get(RESULTS, None)
+    if results is None:
+        return
+    from reports import terminal
+
+    terminalreporter.section("verdicts")
+    terminalreporter.write_line(terminal.table(results))
+    report = (config.stash[PLAN].settings.report / "report.html").resolve()
+    terminalreporter.write_line(f"report: {report}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_table_header(cells: list[str]) -> None:
+    from reports.cells import header_cells
+
+    cells[1:1] = header_cells()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_table_row(report: Any, cells: list[str]) -> None:
+    from reports.cells import row_cells
+
+    cells[1:1] = row_cells(dict(report.user_properties))

@@ -1,4 +1,4 @@
-"""Options, fixtures and wiring: pytest's view of a run. What is decided is decided in audits/, what is shown in reports/."""
+"""Options, fixtures and wiring: pytest's view of a run; audits/ decides, reports/ shows."""
 
 import os
 import sys
@@ -92,7 +92,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         subject, dataset = audited.subject, audited.dataset
         lines.append(
             f"audited: {subject.spec} ({subject.weights}, sha256 {subject.sha256[:12]}), layer {subject.target_layer}, "
-            f"on {dataset.spec} ({len(dataset)} images, sha256 {dataset.sha256[:12]}), batches of {audited.terms.batch_size}"
+            f"on {dataset.spec} ({len(dataset)} images, sha256 {dataset.sha256[:12]}), "
+            f"batches of {audited.terms.batch_size}"
         )
         lines += [f"warning: {subject.spec}: {opt_in}" for opt_in in subject.unsafe]
         lines += [f"skipped: {file}: {reason}" for file, reason in dataset.skipped[:10]]

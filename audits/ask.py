@@ -70,7 +70,11 @@ class Ask:
             return
         verdict = self._verdict(claim, question.audit, measurement, premise, measure, column, show)
         record = claim_record(
-            verdict, subject=self.subject.name, node_id=self.node_id, version=version, rerun=f'{self.rerun} "{self.node_id}"'
+            verdict,
+            subject=self.subject.name,
+            node_id=self.node_id,
+            version=version,
+            rerun=f'{self.rerun} "{self.node_id}"',
         )
         self.log.claim(key, record)
         self.conclude(verdict)
@@ -137,7 +141,9 @@ def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:
     """As much of a verdict as pytest needs, from the record of a run that was resumed."""
     from camcore.statistics import Estimate
 
-    verdict = Verdict(claim=claim, outcome=Outcome(record["verdict"]), reason=record["reason"], n_needed=record["n_needed"])
+    verdict = Verdict(
+        claim=claim, outcome=Outcome(record["verdict"]), reason=record["reason"], n_needed=record["n_needed"]
+    )
     if record["estimate"] is None:
         return verdict
     estimate = dict(record["estimate"])

@@ -111,7 +111,9 @@ def assemble(
             for name, module in modules.items()
         ],
         "claims": claims,
-        "not_tested": [f"{name} on {subject}: no verdict" for subject, name, _ in expected if (subject, name) not in shown],
+        "not_tested": [
+            f"{name} on {subject}: no verdict" for subject, name, _ in expected if (subject, name) not in shown
+        ],
         "verdict": verdict,
         "exit_code": EXIT[verdict],
     }

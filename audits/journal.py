@@ -4,7 +4,6 @@ Every worker writes a file of its own (results.jsonl, results.gw0.jsonl, …): l
 """
 
 import json
-import os
 from collections.abc import Iterator, MutableMapping
 from math import isfinite, nan
 from pathlib import Path
@@ -74,7 +73,7 @@ def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def finished_claims(folder: Path) -> list[dict[str, Any]]:
-    """The claims that all workers finished; of a claim judged twice (a resumed run under another policy) the later one."""
+    """The claims that all workers finished; of one judged twice (resumed under another policy) the later."""
     found = {}
     for line in read_lines(folder):
         if line["type"] == "claim":
@@ -94,4 +93,4 @@ def start(folder: Path, *, resume: bool) -> None:
     probe.unlink()
     if not resume:
         for path in folder.glob("results*.json*"):
-            os.remove(path)
+            path.unlink()

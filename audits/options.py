@@ -29,7 +29,7 @@ class Option:
 
     @property
     def environment(self) -> str:
-        """AUDIT_MODEL, AUDIT_SEED, …"""
+        """AUDIT_MODEL, AUDIT_SEED and so on."""
         return "AUDIT_" + self.flag.removeprefix("--").removeprefix("audit-").replace("-", "_").upper()
 
 
@@ -41,7 +41,9 @@ OPTIONS = (
         help="model to audit, repeatable: resnet50, torchvision:resnet50@IMAGENET1K_V1, py:FILE.py:factory, "
         "py:pkg.mod:factory (runs that code), control:NAME; default: control:clean",
     ),
-    Option(flag="--weights", metavar="FILE|random:SEED", help="weights for every --model, instead of the published ones"),
+    Option(
+        flag="--weights", metavar="FILE|random:SEED", help="weights for every --model, instead of the published ones"
+    ),
     Option(
         flag="--data",
         metavar="SPEC",
@@ -53,7 +55,10 @@ OPTIONS = (
     Option(flag="--audit-policy", metavar="FILE", help="TOML laid over audits/policy.toml"),
     Option(flag="--audit-profile", metavar="smoke|pr|release", default="pr", help="how much evidence; default: pr"),
     Option(
-        flag="--audit-device", metavar="auto|cpu|cuda[:N]|mps", default="auto", help="where the model runs; default: auto"
+        flag="--audit-device",
+        metavar="auto|cpu|cuda[:N]|mps",
+        default="auto",
+        help="where the model runs; default: auto",
     ),
     Option(
         flag="--audit-report",

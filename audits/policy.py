@@ -60,7 +60,10 @@ def load_policy(path: Path | None, *, profile: str) -> Policy:
     for key, low, high in (("level", 0.5, 1), ("max_degenerate", -1e-9, 1)):
         if not low < content[key] < high:
             raise BadInput(f"{where}: {key} is {content[key]!r}; it must lie between {max(low, 0):g} and {high:g}")
-    for key, value in (("min_images", content["min_images"]), *((f"profiles.{profile}.{k}", v) for k, v in chosen.items())):
+    for key, value in (
+        ("min_images", content["min_images"]),
+        *((f"profiles.{profile}.{k}", v) for k, v in chosen.items()),
+    ):
         if value < 1:
             raise BadInput(f"{where}: {key} is {value!r}; it must be at least 1")
     return Policy(

@@ -2,10 +2,10 @@
 
 ## What it measures
 
-The pixels that the map marks are replaced by a blurred copy of the image, the most salient first, and the probability of
-the predicted class is followed. The same number of pixels is removed in the order of a random map of the same resolution,
-on the same image. A claim is about the difference between the two, image by image: at 20 % of the pixels (beats_random),
-and at 10 % (sharp_drop). The areas under the deletion and insertion curves stand beside as evidence.
+The pixels that the map marks are replaced by a blurred copy of the image, the most salient first, and the probability
+of the predicted class is followed. The same number of pixels is removed in the order of a random map of the same
+resolution, on the same image. A claim is about the difference between the two, image by image: at 20 % of the pixels
+(beats_random), and at 10 % (sharp_drop). The areas under the deletion and insertion curves stand beside as evidence.
 
 ## Why it matters
 
@@ -14,8 +14,8 @@ A map that does no better than chance explains nothing, however plausible it loo
 ## Known limits
 
 Deletion leaves the data distribution; blurring rather than blackening keeps closer to it, and removes less. It says
-nothing about what is shown, only about where. The map is ranked as it is shown: negative saliency counts as none, and ties
-fall in random order. A model whose evidence is spread over the picture loses little wherever one deletes.
+nothing about what is shown, only about where. The map is ranked as it is shown: negative saliency counts as none, and
+ties fall in random order. A model whose evidence is spread over the picture loses little wherever one deletes.
 
 ## Caught by
 
@@ -53,7 +53,7 @@ CURVES = {"deletion": deletion_curve, "insertion": insertion_curve}
 
 BEATS_RANDOM = Question(
     name="deletion/beats_random",
-    sentence="deleting the 20 % of the pixels that {cam} marks lowers the class probability more than deleting at random",
+    sentence="deleting the 20 % of the pixels that {cam} marks costs more class probability than deleting at random",
     kind="DIR",
     measure="probability left by random deletion minus probability left by the map's, at 20 % of the pixels",
     unit="class probability",
@@ -61,7 +61,7 @@ BEATS_RANDOM = Question(
 )
 SHARP_DROP = Question(
     name="deletion/sharp_drop",
-    sentence="the class probability falls sharply: the first 10 % of the pixels that {cam} marks cost it more than 10 % at random",
+    sentence="the class probability falls sharply with the first 10 % of the pixels that {cam} marks",
     kind="DIR",
     measure="probability left by random deletion minus probability left by the map's, at 10 % of the pixels",
     unit="class probability",
@@ -100,7 +100,9 @@ def deletion(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod]
     for name, cam in cams.items():
         saliency = rectify(cam(rec))
         nothing = is_empty(saliency) | is_constant(saliency)
-        found[name] = {kind: curve.masked_fill(nothing[:, None], torch.nan) for kind, curve in curves(saliency, "").items()}
+        found[name] = {
+            kind: curve.masked_fill(nothing[:, None], torch.nan) for kind, curve in curves(saliency, "").items()
+        }
     drawn = []
     for draw in range(draws):
         maps = chance.random(rec, generators=batch.generators(f"deletion chance {draw}"))

@@ -3,10 +3,10 @@
 ## What it measures
 
 A wall is put right behind the target layer: the layer's features are recorded, then the lower 9/14 of their rows are
-zeroed before the rest of the network sees them. What lies behind the wall cannot matter, and that is certified first: noise
-in the hidden rows, and in the pixels that reach only them, moves the logits by not one bit, and the gradient there is
-exactly zero. The leakage is the share of the map's norm in those pixel rows; where the receptive field leaves no dead pixel
-(ResNets, attention) it is the share in the hidden feature rows.
+zeroed before the rest of the network sees them. What lies behind the wall cannot matter, and that is certified first:
+noise in the hidden rows, and in the pixels that reach only them, moves the logits by not one bit, and the gradient
+there is exactly zero. The leakage is the share of the map's norm in those pixel rows; where the receptive field leaves
+no dead pixel (ResNets, attention) it is the share in the hidden feature rows.
 
 ## Why it matters
 
@@ -14,13 +14,15 @@ A method that highlights what the model provably ignores will highlight other th
 
 ## Known limits
 
-It judges the method on this network, not the network: methods that weigh whole channels (Grad-CAM, Grad-CAM++, XGrad-CAM,
-Eigen-CAM) leak by construction, HiResCAM and Layer-CAM cannot. With the wall up the model is crippled, and its predictions
-mean little. HiResCAM also blanks rows whose pixels do matter (over-blanking), which is not held against it.
+It judges the method on this network, not the network: methods that weigh whole channels (Grad-CAM, Grad-CAM++,
+XGrad-CAM, Eigen-CAM) leak by construction, HiResCAM and Layer-CAM cannot. With the wall up the model is crippled, and
+its predictions mean little. HiResCAM also blanks rows whose pixels do matter (over-blanking), which is not held against
+it.
 
 ## Caught by
 
-global_weights_gradcam, global_weights_gradcam_plus_plus, global_weights_xgradcam, edge_map, uniform_map, label_blind_map
+global_weights_gradcam, global_weights_gradcam_plus_plus, global_weights_xgradcam, edge_map, uniform_map,
+label_blind_map
 
 ## References
 
@@ -64,8 +66,9 @@ def wall_leakage(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMet
     """The leakage of every method from one recording behind the wall.
 
     Returns:
-        `<cam>:leakage`, judged where the wall says; `<cam>:cells`, on the feature rows whatever the pixels; `<cam>:paper`,
-        as in the paper's notebook (scaled to [0, 1] before and after upsampling, which hides the least salient cell);
+        `<cam>:leakage`, judged where the wall says; `<cam>:cells`, on the feature rows whatever the pixels;
+        `<cam>:paper`, as in the paper's notebook (scaled to [0, 1] before and after upsampling, which hides
+        the least salient cell);
         `<cam>:blank`, the share of the map that is exactly zero. NaN for an empty map.
     """
     rec = record(subject, batch.images, behind=wall.hide)
@@ -76,7 +79,9 @@ def wall_leakage(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMet
         pixels = upsample(cells, size)  # type: ignore[arg-type]  # a Size of two is a tuple of two
         paper = unit_range(upsample(unit_range(cells), size))  # type: ignore[arg-type]
         columns[f"{name}:cells"] = leakage(cells, wall.kept_rows)
-        columns[f"{name}:leakage"] = columns[f"{name}:cells"] if wall.dead_from is None else leakage(pixels, wall.judged_from)
+        columns[f"{name}:leakage"] = (
+            columns[f"{name}:cells"] if wall.dead_from is None else leakage(pixels, wall.judged_from)
+        )
         columns[f"{name}:paper"] = leakage(paper, wall.dead_from or round(wall.kept_rows / wall.rows * wall.pixels))
         columns[f"{name}:blank"] = (cells == 0).float().mean((1, 2)).masked_fill(is_empty(cells), torch.nan)
     return columns
@@ -100,7 +105,10 @@ def show(
         )
     seen = torch.tensor([row.get(f"{name}:leakage", torch.nan) for row in rows.values()])
     finite = seen[seen.isfinite()]
-    mean = {key: float(torch.tensor([row.get(f"{name}:{key}", torch.nan) for row in rows.values()]).nanmean()) for key in ("cells", "paper", "blank")}
+    mean = {
+        key: float(torch.tensor([row.get(f"{name}:{key}", torch.nan) for row in rows.values()]).nanmean())
+        for key in ("cells", "paper", "blank")
+    }
     where = "feature rows (no pixel is dead)" if wall.dead_from is None else f"pixel rows from {wall.judged_from}"
     yield Table(
         title=f"Leakage of {name}, judged on {where}; the wall hides feature rows {wall.kept_rows} to {wall.rows - 1}",
@@ -114,7 +122,11 @@ def show(
             ("line of a constant map", _rounded(torch.tensor(wall.constant_line))),
             ("leakage in the hidden feature rows, mean", _rounded(torch.tensor(mean["cells"]))),
             ("leakage as in the paper's notebook, mean", _rounded(torch.tensor(mean["paper"]))),
-            ("share of the map that is exactly zero, mean (the wall hides " f"{1 - wall.kept_rows / wall.rows:.2f} of it)", _rounded(torch.tensor(mean["blank"]))),
+            (
+                "share of the map that is exactly zero, mean (the wall hides "
+                f"{1 - wall.kept_rows / wall.rows:.2f} of it)",
+                _rounded(torch.tensor(mean["blank"])),
+            ),
         ),
     )
 

@@ -37,7 +37,8 @@ def edges(rec: Recording) -> Map:
     sobel = grey.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     kernels = torch.stack([sobel, sobel.T])[:, None]
     gradient = functional.conv2d(functional.pad(grey, (1, 1, 1, 1), mode="replicate"), kernels)
-    return functional.adaptive_avg_pool2d(gradient.norm(dim=1), rec.activations.shape[2:])
+    height, width = rec.activations.shape[2:]
+    return functional.adaptive_avg_pool2d(gradient.norm(dim=1), (height, width))
 
 
 def uniform(rec: Recording) -> Map:

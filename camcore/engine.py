@@ -1,4 +1,4 @@
-"""`evaluate`: walk the images in batches, journal what each gave, look at fixed counts, stop as soon as it is certain."""
+"""`evaluate`: walk the images in batches, journal what each gave, look at fixed counts, stop when it is certain."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
@@ -16,7 +16,9 @@ from camcore.seeds import generator
 from camcore.subject import Classifier
 from camcore.verdict import Claim, Evidence, Outcome, Verdict, judge
 
-Measure = Callable[[Classifier, Batch], Mapping[str, Tensor]]  # named columns, one float per image; NaN: nothing to judge
+Measure = Callable[
+    [Classifier, Batch], Mapping[str, Tensor]
+]  # named columns, one float per image; NaN: nothing to judge
 Show = Callable[[Classifier, Batch, Mapping[str, "Row"]], Iterable[Evidence]]
 Row = Mapping[str, float]  # the columns of one image, and what it cost
 Journal = MutableMapping[str, Row]  # image id -> row; one journal per measurement, shared by all claims that read it

@@ -1,5 +1,5 @@
-"""The two ways a run can be refused: the input was bad, or an image gave nothing to judge."""
+"""What is raised when the user, not the code, has to do something."""
 
 
 class BadInput(ValueError):
-    """What the user gave cannot be used. One line: what was expected, what came (quoted), what to do. Ends in exit code 4."""
+    """What the user gave cannot be used: one line: what was expected, what came, what to do. Exit code 4."""

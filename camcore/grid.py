@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The layout of a layer's output: channels first, channels last, or a sequence of tokens with a prefix (CLS, registers)."""
+    """The layout of a layer's output: channels first, channels last, or tokens after a prefix (CLS, registers)."""
 
     layout: Literal["channels_first", "channels_last", "tokens"]
     height: int

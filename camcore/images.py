@@ -27,7 +27,8 @@ class Geometry:
         height, width = image.shape[-2:]
         if self.resize is not None:
             short = min(height, width)
-            size = (round(height * self.resize / short), round(width * self.resize / short))
+            # truncated, and the crop's corner rounded below, as torchvision does: a pixel off costs a percent of top-1
+            size = (int(height * self.resize / short), int(width * self.resize / short))
             if size != (height, width):
                 image = functional.interpolate(
                     image[None], size, mode=self.interpolation, align_corners=False, antialias=True
@@ -39,7 +40,7 @@ class Geometry:
                 f"an image of {height}x{width} is smaller than the model's {rows}x{columns} input; "
                 "give larger images or a Geometry with resize"
             )
-        top, left = (height - rows) // 2, (width - columns) // 2
+        top, left = round((height - rows) / 2), round((width - columns) / 2)
         return image[:, top : top + rows, left : left + columns]
 
 

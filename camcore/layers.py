@@ -1,4 +1,4 @@
-"""Finding the target layer: the last map of features that the class score depends on, found by one probe of the model."""
+"""Finding the target layer: the last map of features that the class score depends on, found by one probe."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -107,7 +107,9 @@ def _with_named_layer(subject: Classifier, layer: str, probe: Tensor) -> Classif
             raise BadInput(f"layer {layer!r} does not run in a forward of {subject.name}; name one that does")
         grid = infer_grid(tuple(seen[0].shape), subject.geometry.crop)
         if grid is None:
-            raise BadInput(f"layer {layer!r} of {subject.name} gives {tuple(seen[0].shape)}, which is no map of features")
+            raise BadInput(
+                f"layer {layer!r} of {subject.name} gives {tuple(seen[0].shape)}, which is no map of features"
+            )
         named = replace(subject, target_layer=layer, grid=grid)
         record(named, probe)
     except ZeroGradient as problem:

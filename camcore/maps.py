@@ -12,8 +12,9 @@ def rectify(saliency: Float[Tensor, "b i j"]) -> Float[Tensor, "b i j"]:
 
 
 def upsample(saliency: Float[Tensor, "b i j"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
-    """Bilinear, cells centred in their share of the image (`align_corners=False`): corner alignment would shift cell
-    centres of a 7 x 7 map by up to 15.5 pixels at 224.
+    """Bilinear, each cell centred in its share of the image (`align_corners=False`).
+
+    Aligning corners instead would shift the centres of a 7 x 7 map by up to 15.5 pixels at 224.
     """
     return functional.interpolate(saliency[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 

@@ -146,7 +146,7 @@ def record_layers(
         grid = grid_of(subject, name, kept[name])
         if gradient is None or not grid.fold(gradient).any():
             raise ZeroGradient(
-                f"the class score of {subject.name} does not depend on layer {name!r}: its gradient is zero everywhere; "
+                f"the class score of {subject.name} does not depend on layer {name!r} (zero gradient everywhere); "
                 "choose a layer before the last mixing of places (for a ViT: the last block's first norm)"
             )
         recordings[name] = Recording(
@@ -213,7 +213,9 @@ def check_target(logits: Float[Tensor, "b classes"], target: Tensor | None) -> I
     if target is None:
         return logits.detach().argmax(1)
     if target.shape != logits.shape[:1]:
-        raise ValueError(f"target must hold one class per image, got shape {tuple(target.shape)} for {len(logits)} images")
+        raise ValueError(
+            f"target must hold one class per image, got shape {tuple(target.shape)} for {len(logits)} images"
+        )
     if target.min() < 0 or target.max() >= logits.shape[1]:
         raise ValueError(
             f"target {target.tolist()} holds a class out of range; the model has {logits.shape[1]} classes, "

@@ -31,14 +31,16 @@ class Normalise:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The logits of a plain module: its output if that is a tensor, its first element or value if it is a collection."""
+    """The logits of a plain module: its output, or the first element or value of a collection."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, dict) and output:
         return first_tensor(output["logits"] if "logits" in output else next(iter(output.values())))
     if isinstance(output, tuple | list) and output:
         return first_tensor(output[0])
-    raise TypeError(f"the model returned {type(output).__name__}, expected a tensor of logits; give Subject an output selector")
+    raise TypeError(
+        f"the model returned {type(output).__name__}, expected a tensor of logits; give Subject an output selector"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +93,7 @@ class ImageText(Protocol):
 class Grounder(Protocol):
     """A subject that finds what a phrase of a caption names."""
 
-    def ground(
-        self, image: Image, caption: str, phrase: str
-    ) -> tuple[Float[Tensor, "n 4"], Float[Tensor, " n"]]:
+    def ground(self, image: Image, caption: str, phrase: str) -> tuple[Float[Tensor, "n 4"], Float[Tensor, " n"]]:
         """Boxes (x0, y0, x1, y1 in pixels) and a score for each."""
 
 

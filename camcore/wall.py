@@ -79,7 +79,9 @@ def build_wall(subject: Classifier, images: Images, *, seed: int, band: float = 
     if not 0 < hidden < rows:
         raise WallLeaks(f"a band of {hidden} rows does not fit in a map of {rows} rows of {subject.name}")
     wall = Wall(kept_rows=rows - hidden, rows=rows, dead_from=None, pixels=images.shape[2])
-    wall = Wall(kept_rows=rows - hidden, rows=rows, dead_from=_dead_from(subject, wall, probes, seed), pixels=wall.pixels)
+    wall = Wall(
+        kept_rows=rows - hidden, rows=rows, dead_from=_dead_from(subject, wall, probes, seed), pixels=wall.pixels
+    )
     _certify(subject, wall, probes, seed)
     return wall
 
@@ -126,11 +128,15 @@ def _certify(subject: Classifier, wall: Wall, probes: Images, seed: int) -> None
             raise WallLeaks(f"noise in the hidden feature rows moves the logits of {subject.name}: there is no wall")
     rec = record(subject, probes, behind=wall.hide)
     if rec.gradients[:, :, wall.kept_rows :].any():
-        raise WallLeaks(f"the class score of {subject.name} has a gradient in the hidden feature rows: there is no wall")
+        raise WallLeaks(
+            f"the class score of {subject.name} has a gradient in the hidden feature rows: there is no wall"
+        )
     if wall.dead_from is not None:
         for image in probes.split(1):  # one at a time: this graph reaches down to the pixels
             if _pixel_gradient(subject, image, wall.hide)[:, :, wall.dead_from :].any():
-                raise WallLeaks(f"the class score of {subject.name} has a gradient in the dead pixels: there is no wall")
+                raise WallLeaks(
+                    f"the class score of {subject.name} has a gradient in the dead pixels: there is no wall"
+                )
 
 
 def _pixel_gradient(subject: Classifier, images: Images, behind: Edit) -> Images:

@@ -13,4 +13,4 @@ for _module in pkgutil.iter_modules(__path__):
 
 globals().update(METHODS)  # cam.gradcam(recording)
 
-__all__ = ["METHODS", "CamMethod", "find_cam", "register", *sorted(METHODS)]  # noqa: PLE0604  (names are computed)
+__all__ = ["METHODS", "CamMethod", "find_cam", "register", *sorted(METHODS)]

@@ -25,7 +25,7 @@ def eigengradcam(rec: Recording) -> Float[Tensor, "b i j"]:
 
 
 def _first_projection(channels: Float[Tensor, "b k i j"]) -> Float[Tensor, "b i j"]:
-    """O·v₁ for O of (places, channels), from the smaller Gram matrix: no K x K or Z x Z factor that nobody asked for."""
+    """O·v₁ for O of (places, channels), from the smaller Gram matrix: no full factor that nobody asked for."""
     places = channels.flatten(2).transpose(1, 2)
     # Scaled so that squaring neither overflows nor underflows; the scale goes back on at the end.
     scale = places.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(places.dtype).tiny)

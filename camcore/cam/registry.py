@@ -16,7 +16,7 @@ METHODS: dict[str, CamMethod] = {}
 
 def register(method: CamMethod) -> CamMethod:
     """Make a method selectable by its function name."""
-    METHODS[method.__name__] = method  # type: ignore[attr-defined]  # functions have names; Callable does not say so
+    METHODS[method.__name__] = method
     return method
 
 

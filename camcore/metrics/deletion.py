@@ -75,7 +75,7 @@ def _curve(
     removed = torch.tensor([round(fraction * pixels) for fraction in fractions], device=images.device)
     steps = len(fractions)
     probabilities = []
-    # Images and steps are one long list, cut into forwards of equal size: a small batch is no reason for small forwards.
+    # Images and steps are one long list, cut into forwards of equal size: a small batch needs no small forwards.
     for part in torch.arange(len(images) * steps, device=images.device).split(chunk):
         image, step = part // steps, part % steps
         gone = rank[image] < removed[step][:, None, None]

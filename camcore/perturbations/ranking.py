@@ -11,8 +11,8 @@ def rank_pixels(saliency: Float[Tensor, "b h w"], *, generators: Sequence[Genera
     """The rank of every pixel, 0 for the most salient; ties in an order drawn from each image's generator.
 
     So that `rank < k` marks exactly k pixels. A threshold on a percentile would not: a rectified map has many exact
-    zeros, and all of them fall at once (Rong et al.'s ROAD, as implemented by pytorch-grad-cam, removes 100 % where 40 %
-    was asked). An index order would favour the top left.
+    zeros, and all of them fall at once (pytorch-grad-cam's ROAD removes 100 % of such an image where 40 % was asked).
+    An index order would favour the top left.
     """
     flat = saliency.flatten(1)
     shuffle = torch.stack([torch.randperm(flat.shape[1], generator=one) for one in generators]).to(flat.device)

@@ -1,0 +1,151 @@
+"""Positions for the drawings that the template makes itself: an axis with ticks, intervals and strips of values."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+
+from reports.schema import Claim
+
+DOT_BINS = 60
+MOST_DOTS = 14  # a higher stack would be taller than the figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A linear scale from `low`..`high` to `start`..`stop` pixels."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        """Pixels from the left, clipped to the axis."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + min(max(share, 0.0), 1.0) * (self.stop - self.start), 1)
+
+    def ticks(self, about: int = 6) -> list[tuple[float, str]]:
+        """Round numbers inside the axis: (pixel, label)."""
+        raw = (self.high - self.low) / about
+        power = 10.0 ** floor(log10(raw))
+        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+        digits = max(0, -floor(log10(step)))
+        first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
+        labels = [f"{index * step:.{digits}f}" for index in range(first, last + 1)]
+        return [(self(float(label)), label.replace("-", "−")) for label in labels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """An interval against its margin, in pixels."""
+
+    supported: tuple[tuple[float, float], ...]  # stretches in which the whole interval must lie
+    margins: tuple[float, ...]
+    bar: tuple[float, float] | None
+    dot: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One value (or one bar of a histogram) of a strip, in pixels."""
+
+    x: float
+    level: int  # how many marks lie below it
+    good: bool
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """All values of a claim over the axis that its interval is drawn on."""
+
+    axis: Axis
+    plot: Plot
+    dots: tuple[Mark, ...]  # empty when there are too many to draw one by one
+    bars: tuple[tuple[float, float, float], ...]  # left, width, height as a share of the tallest
+    n: int
+    missing: int  # values that are null
+    on_good_side: int
+
+
+def edges(claim: Claim) -> tuple[float, ...]:
+    """Where a claim's supported stretch begins (and ends)."""
+    return (-claim.margin, claim.margin) if claim.measure.direction == "within" else (claim.margin,)
+
+
+def good(claim: Claim, value: float) -> bool:
+    """Whether a single value lies on the side that supports the claim."""
+    return abs(value) < claim.margin if claim.measure.direction == "within" else value > claim.margin
+
+
+def spanning(claims: Sequence[Claim], *, start: float, stop: float, values: bool = False) -> Axis:
+    """One axis for all: it shows every margin and interval (and every value), and a little around them."""
+    marks: list[float] = []
+    low_bound, high_bound = float("inf"), float("-inf")
+    for claim in claims:
+        marks += edges(claim)
+        if claim.estimate is not None:
+            marks += [claim.estimate.low, claim.estimate.high, claim.estimate.point]
+        if values:
+            marks += [value for value in claim.values if value is not None]
+        low_bound, high_bound = min(low_bound, *claim.bounds), max(high_bound, *claim.bounds)
+    if all(claim.estimate is None for claim in claims):
+        marks += [low_bound, high_bound]  # nothing else says what a large value is
+    low, high = min(marks), max(marks)
+    pad = 0.08 * (high - low) or max(0.1 * abs(high), 0.05)
+    # the axis does not promise values that the measure cannot take, unless something was drawn there
+    left, right = max(low - pad, min(low_bound, low)), min(high + pad, max(high_bound, high))
+    if left == right:
+        left, right = left - pad, right + pad
+    return Axis(low=left, high=right, start=start, stop=stop)
+
+
+def plot(claim: Claim, axis: Axis) -> Plot:
+    """Place an interval and its margin on an axis."""
+    places = tuple(axis(edge) for edge in edges(claim))
+    estimate = claim.estimate
+    return Plot(
+        supported=(places,) if len(places) == 2 else ((places[0], axis.stop),),
+        margins=places,
+        bar=None if estimate is None else (axis(estimate.low), axis(estimate.high)),
+        dot=None if estimate is None else axis(estimate.point),
+    )
+
+
+def strip(claim: Claim, *, start: float, stop: float) -> Strip | None:
+    """Every value as a dot, stacked where they meet; a histogram when the stacks would grow too high.
+
+    Returns:
+        None when there is nothing to draw.
+    """
+    found = [(value, unit) for value, unit in zip(claim.values, claim.units, strict=True) if value is not None]
+    if not found:
+        return None
+    axis = spanning([claim], start=start, stop=stop, values=True)
+    width = (stop - start) / DOT_BINS
+    bins: dict[int, list[tuple[float, str]]] = {}
+    for value, unit in sorted(found):
+        bins.setdefault(min(int((axis(value) - start) / width), DOT_BINS - 1), []).append((value, unit))
+    tallest = max(len(members) for members in bins.values())
+    return Strip(
+        axis=axis,
+        plot=plot(claim, axis),
+        dots=() if tallest > MOST_DOTS else tuple(_dots(claim, bins, start, width)),
+        bars=()
+        if tallest <= MOST_DOTS
+        else tuple((round(start + i * width, 1), round(width, 1), len(m) / tallest) for i, m in sorted(bins.items())),
+        n=len(found),
+        missing=len(claim.values) - len(found),
+        on_good_side=sum(good(claim, value) for value, _ in found),
+    )
+
+
+def _dots(claim: Claim, bins: Mapping[int, Sequence[tuple[float, str]]], start: float, width: float) -> Iterable[Mark]:
+    for index, members in sorted(bins.items()):
+        for level, (value, unit) in enumerate(members):
+            yield Mark(
+                x=round(start + (index + 0.5) * width, 1),
+                level=level,
+                good=good(claim, value),
+                label=f"{unit}: {value:.4g}",
+            )

@@ -1,0 +1,310 @@
+"""What results.json holds: the models, reading and writing them, and their JSON Schema."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Strict(False)]  # lists are welcome: JSON has no tuples
+Answer = Literal["PASS", "FAIL", "INCONCLUSIVE", "NOT_APPLICABLE", "ERROR"]
+
+
+class Record(BaseModel):
+    """Frozen, strict, closed: an unknown key, a number in quotes, NaN and infinity are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Family(Record):
+    """The claims that are judged together, and the confidence that they share."""
+
+    level: float = Field(ge=0, le=1)
+    """Simultaneous confidence over the whole family."""
+    per_claim_level: float = Field(ge=0, le=1)
+    """Confidence of each interval of the family."""
+    claims: int = Field(ge=0)
+    """How many claims gate, selected or not."""
+
+
+class Run(Record):
+    """How the numbers came about."""
+
+    id: str
+    utc: str
+    command: str
+    git: str | None
+    seed: int
+    profile: str
+    policy_sha256: str
+    policy_path: str
+    device: str
+    versions: dict[str, str]
+    family: Family
+    seconds: float
+    interrupted: bool
+
+
+class Subject(Record):
+    """A model that was audited."""
+
+    spec: str
+    id: str
+    sha256: str
+    weights: str
+    arch: str
+    n_params: int
+    kind: str
+    target_layer: str | None
+    preprocess: str
+    unsafe: Many[str]
+    """Opt-ins that let the model's files run code."""
+
+
+class Skipped(Record):
+    """A file that could not be used."""
+
+    file: str
+    reason: str
+
+
+class Data(Record):
+    """The images that were asked about."""
+
+    spec: str
+    sha256: str
+    n: int
+    classes: Many[str]
+    skipped: Many[Skipped]
+
+
+class Audit(Record):
+    """A question, as its docstring documents it."""
+
+    name: str
+    version: str
+    title: str
+    measures: str
+    why: str
+    limits: str
+    caught_by: Many[str]
+    references: str
+
+
+class Measure(Record):
+    """What the numbers of a claim are."""
+
+    name: str
+    unit: str
+    direction: Literal["above", "within"]
+    """The whole interval must lie above the margin, or inside (-margin, margin)."""
+
+
+class Estimate(Record):
+    """A number is never bare."""
+
+    point: float
+    low: float
+    high: float
+    level: float = Field(ge=0, le=1)
+    n: int
+    interval: str
+    """Method of the interval."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"an interval needs low <= high, got [{self.low}, {self.high}]")
+        return self
+
+
+class Cost(Record):
+    """Images sent through the subject, and the time it took."""
+
+    seconds: float
+    forwards: int
+    backwards: int
+
+
+class Overlay(Record):
+    """A saliency map over the image it explains."""
+
+    type: Literal["overlay"]
+    unit: str
+    role: Literal["worst", "typical"]
+    value: float | None
+    caption: str
+    image: str
+    """JPEG, base64."""
+    saliency: str
+    """8-bit greyscale PNG of the image's size, base64; 255 is 1.0."""
+    dead_from_row: int | None
+    """First pixel row that the model cannot see."""
+
+
+class Curve(Record):
+    """Several series over one axis."""
+
+    type: Literal["curve"]
+    title: str
+    x_label: str
+    y_label: str
+    x: Many[float]
+    series: dict[str, Many[float | None]]
+
+    @model_validator(mode="after")
+    def _one_y_for_each_x(self) -> Self:
+        for name, ys in self.series.items():
+            if len(ys) != len(self.x):
+                raise ValueError(f"series {name!r} needs one value per x, got {len(ys)} for {len(self.x)}")
+        return self
+
+
+class Table(Record):
+    """Numbers that stand beside the verdict and do not decide it."""
+
+    type: Literal["table"]
+    title: str
+    columns: Many[str]
+    rows: Many[Many[str | int | float | None]]
+
+    @model_validator(mode="after")
+    def _one_cell_for_each_column(self) -> Self:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"each row needs {len(self.columns)} cells, got {len(row)}: {row!r}")
+        return self
+
+
+Evidence = Annotated[Overlay | Curve | Table, Field(discriminator="type")]
+
+
+class Claim(Record):
+    """One sentence, its answer, and what the answer rests on."""
+
+    id: str
+    """<audit>/<claim>[<parameters>], for example wall/leakage[hirescam]."""
+    node_id: str
+    subject: str
+    audit: str
+    audit_version: str
+    kind: Literal["MFT", "INV", "DIR"]
+    """Minimum functionality test, invariance, directional expectation (CheckList, Ribeiro et al. 2020)."""
+    sentence: str
+    severity: Literal["gate", "warn", "info"]
+    gates: bool
+    verdict: Answer
+    reason: str
+    measure: Measure
+    estimate: Estimate | None
+    bounds: Annotated[tuple[float, float], Strict(False)]
+    """Range that the values have by definition."""
+    margin: float
+    margin_source: str
+    p: float | None
+    p_holm: float | None
+    n_needed: int | None
+    """Images it would take to decide, when INCONCLUSIVE."""
+    cost: Cost
+    values: Many[float | None]
+    """One number per unit (image, scene pair), null where there was none."""
+    units: Many[str]
+    """The ids of the units, in the order of values."""
+    evidence: Many[Evidence]
+    controls: Many[str]
+    """Models with a planted defect that must fail this claim."""
+    rerun: str
+
+    @model_validator(mode="after")
+    def _one_value_for_each_unit(self) -> Self:
+        if len(self.values) != len(self.units):
+            raise ValueError(f"needs one unit per value, got {len(self.units)} units for {len(self.values)} values")
+        return self
+
+
+class Results(Record):
+    """A run: everything a report is made from."""
+
+    schema_version: Literal["1.0"]
+    run: Run
+    subjects: Many[Subject]
+    data: Many[Data]
+    audits: Many[Audit]
+    claims: Many[Claim]
+    not_tested: Many[str]
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"]
+    exit_code: int
+
+    @model_validator(mode="after")
+    def _pass_only_what_was_shown(self) -> Self:
+        if self.exit_code == 0 and self.verdict != "PASS":
+            raise ValueError(f"exit code 0 needs the verdict PASS, got {self.verdict}")
+        open_claims = [c.id for c in self.claims if c.gates and c.verdict in ("FAIL", "INCONCLUSIVE", "ERROR")]
+        if self.verdict == "PASS" and open_claims:
+            raise ValueError(f"the verdict PASS needs every gating claim to hold, {open_claims[0]!r} does not")
+        return self
+
+
+class BadResults(ValueError):
+    """The file is not a results.json that this version reads. One line."""
+
+
+def load(path: Path | str) -> Results:
+    """Read a results.json.
+
+    Raises:
+        BadResults: The file cannot be read, is no JSON, or breaks the schema; the message is one line.
+    """
+    try:
+        return Results.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise BadResults(f"expected a results.json, cannot read {str(path)!r}: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise BadResults(f"expected a results.json (schema 1.0), got {str(path)!r}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint in one line: where, what, and the start of what was there."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the file"
+    given = repr(first["input"])
+    given = given if len(given) <= 60 else f"{given[:57]}..."
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return " ".join(f"{place}: {first['msg']}, got {given}{more}".split())
+
+
+def dump(results: Results, path: Path | str) -> None:
+    """Write results.json whole or not at all: a reader never sees half a file.
+
+    Raises:
+        OSError: The folder does not exist or cannot be written; nothing is left behind.
+    """
+    write_atomically(results.model_dump_json() + "\n", Path(path))
+
+
+def write_atomically(text: str, path: Path) -> None:
+    """Write next to the target, then rename over it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of results.json, as published in docs/results.schema.json."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Results.model_json_schema()}
+
+
+def json_schema_text() -> str:
+    """The schema as the file holds it."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

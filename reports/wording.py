@@ -1,0 +1,145 @@
+"""Numbers and verdicts in words. Plain text: whoever writes HTML escapes it."""
+
+from collections.abc import Sequence
+from math import floor, log10
+
+from reports.schema import Claim, Estimate, Results
+
+VERDICTS = ("FAIL", "ERROR", "INCONCLUSIVE", "PASS", "NOT_APPLICABLE")  # what a reader must see first comes first
+VERDICT_WORDS = {
+    "PASS": "Pass",
+    "FAIL": "Fail",
+    "INCONCLUSIVE": "Inconclusive",
+    "NOT_APPLICABLE": "Not applicable",
+    "ERROR": "Error",
+}
+KIND_WORDS = {"MFT": "minimum functionality test", "INV": "invariance test", "DIR": "directional expectation test"}
+SEVERITY_WORDS = {"gate": "gates", "warn": "warns", "info": "informs"}
+EXIT_CODES = {
+    0: "every claim that gates was shown to hold, so a release pipeline goes on",
+    1: "at least one claim that gates was shown not to hold, so a release pipeline stops",
+    2: "the run was interrupted, so a release pipeline stops",
+    3: "pytest itself broke, so a release pipeline stops",
+    4: "the run was asked for wrongly (option, model or policy) and judged nothing, so a release pipeline stops",
+    5: "no audit was collected, so a release pipeline stops",
+    6: "nothing that gates failed, but not all of it was shown; what was not shown does not pass, "
+    "so a release pipeline stops",
+}
+
+
+def verdict_sentence(results: Results) -> str:
+    """The one sentence that a release manager reads, for example "resnet50 FAILS: 1 of 3 gating claims fails."."""
+    gating = [c for c in results.claims if c.gates]
+    count = {verdict: sum(c.verdict == verdict for c in gating) for verdict in VERDICTS}
+    total = f"{len(gating)} gating claim{'s' * (len(gating) != 1)}"
+    undecided = [f"{count['INCONCLUSIVE']} inconclusive"] * (count["INCONCLUSIVE"] > 0)
+    undecided += [f"{count['ERROR']} without an answer (error)"] * (count["ERROR"] > 0)
+    asides = [f"{count['NOT_APPLICABLE']} not applicable"] * (count["NOT_APPLICABLE"] > 0)
+    everyone = [subject.id for subject in results.subjects]
+    guilty = [name for name in everyone if any(c.subject == name and c.verdict == "FAIL" for c in gating)]
+    open_ = [
+        name for name in everyone if any(c.subject == name and c.verdict in ("INCONCLUSIVE", "ERROR") for c in gating)
+    ]
+    if results.verdict == "PASS":
+        shown = f"all {total} hold" if count["PASS"] > 1 else f"its {total} holds"
+        what = ", ".join([f"{count['PASS']} of {total} hold", *asides]) if asides else shown
+        return f"{_said(everyone, 'PASSES', 'PASS')}: {what}."
+    if results.verdict == "FAIL":
+        fails = f"{count['FAIL']} of {total} {'fails' if count['FAIL'] == 1 else 'fail'}"
+        what = ", ".join([fails, *undecided, *asides]) if count["FAIL"] else "the run failed outside its gating claims"
+        return f"{_said(guilty or everyone, 'FAILS', 'FAIL')}: {what}."
+    what = f"of {total}, {', '.join([*undecided, *asides])}" if undecided else "not everything that gates was tested"
+    return f"{_said(open_ or everyone, 'is INCONCLUSIVE', 'are INCONCLUSIVE')}: {what}."
+
+
+def _said(names: Sequence[str], one: str, many: str) -> str:
+    if len(names) < 2:
+        return f"{names[0] if names else 'The run'} {one}"
+    return f"{', '.join(names[:-1])} and {names[-1]} {many}"
+
+
+def exit_sentence(results: Results) -> str:
+    """What the exit code means for a release."""
+    return f"Exit code {results.exit_code}: {EXIT_CODES.get(results.exit_code, 'a release pipeline stops')}."
+
+
+def decimals(estimate: Estimate, claim: Claim) -> int:
+    """Digits behind the point: enough for a quarter of the width, more if rounding moved a bound across the margin."""
+    width = estimate.high - estimate.low
+    digits = 3 if width <= 0 else min(max(-floor(log10(width / 4)), 2 if width < 4 else 0), 6)
+    edges = (claim.margin, -claim.margin) if claim.measure.direction == "within" else (claim.margin,)
+    while digits < 6 and any(
+        (round(bound, digits) > edge) != (bound > edge) or (round(bound, digits) == edge) != (bound == edge)
+        for bound in (estimate.low, estimate.high)
+        for edge in edges
+    ):
+        digits += 1
+    return digits
+
+
+def point(claim: Claim) -> str:
+    """The estimate alone, or a dash."""
+    if claim.estimate is None:
+        return "–"
+    return _fixed(claim.estimate.point, decimals(claim.estimate, claim))
+
+
+def interval(claim: Claim) -> str:
+    """The bounds alone, or nothing."""
+    if claim.estimate is None:
+        return ""
+    digits = decimals(claim.estimate, claim)
+    return f"[{_fixed(claim.estimate.low, digits)}, {_fixed(claim.estimate.high, digits)}]"
+
+
+def _fixed(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def needs(claim: Claim) -> str:
+    """What the whole interval must do."""
+    return (
+        f"within ±{claim.margin:g}" if claim.measure.direction == "within" else f"> {claim.margin:g}".replace("-", "−")
+    )
+
+
+def percent(level: float) -> str:
+    """A confidence level, with as many digits as it takes to tell it from certainty."""
+    digits = 1
+    while digits < 6 and level < 1 and round(100 * level, digits) >= 100:
+        digits += 1
+    return f"{100 * level:.{digits}f}".rstrip("0").rstrip(".") + " %"
+
+
+def numbers(claim: Claim) -> str:
+    """Estimate, interval, level, n and what was needed, for example "0.31 [0.27, 0.35], 99.2 % ..."."""
+    if claim.estimate is None:
+        return f"No estimate; needs {needs(claim)}"
+    kind = "simultaneous interval" if claim.gates else "interval"
+    estimate = claim.estimate
+    return (
+        f"{point(claim)} {interval(claim)}, {percent(estimate.level)} {kind}, n = {estimate.n:,}; needs {needs(claim)}"
+    )
+
+
+def wanted(claim: Claim) -> str:
+    """How many images would decide an inconclusive claim, if that is known."""
+    return f"needs about {claim.n_needed:,} images" if claim.verdict == "INCONCLUSIVE" and claim.n_needed else ""
+
+
+def p_value(p: float | None) -> str:
+    """A p-value to three digits."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would use."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def cost(claim: Claim) -> str:
+    """What the answer cost the subject."""
+    return f"{claim.cost.forwards:,} forwards, {claim.cost.backwards:,} backwards, {duration(claim.cost.seconds)}"

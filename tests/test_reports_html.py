@@ -1,0 +1,215 @@
+import re
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reports import html
+from tests.test_reports_example import VERDICTS, claim, example, overlay, results
+
+ROOT = Path(__file__).parents[1]
+FIXED = {"type", "role", "kind", "severity", "verdict", "direction", "schema_version", "image", "saliency"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</style><script>alert(1)</script>",
+    "</title></svg></details><iframe src=//evil>",
+    "{{ 7 * 7 }}{% raw %}",
+    "<!-- ",
+    "]]><![CDATA[",
+    "&lt;b&gt; $\\frac{1}{0}$ \\",
+    "javascript:alert(1)",
+    "\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe \x1b[31m 猫",
+]
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with their attributes, and the text between them."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    @property
+    def skeleton(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(tag, tuple(attributes)) for tag, attributes in self.tags]
+
+
+def filled(value: Any, text: str, key: str = "") -> Any:
+    """The same data with every free string, and every name in a mapping that the user fills, replaced."""
+    if isinstance(value, dict):
+        if key in ("series", "versions"):
+            return {text: filled(next(iter(value.values())), text, text)}
+        return {name: filled(item, text, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [filled(item, text, key) for item in value]
+    return text if isinstance(value, str) and key not in FIXED else value
+
+
+def small() -> dict[str, Any]:
+    return example([claim(0, evidence=[overlay(), claim(0)["evidence"][4]]), claim(2), claim(4)])
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_string_of_others_changes_the_page(text):
+    hostile = Page(html.render(results(**filled(example([claim(0), claim(2), claim(4)]), text))))
+    harmless = Page(html.render(results(**filled(example([claim(0), claim(2), claim(4)]), "x"))))
+
+    assert hostile.skeleton == harmless.skeleton
+    assert text in hostile.text
+
+
+HARMLESS = Page(html.render(results(**filled(small(), "x")))).skeleton
+
+
+# no backtick: between two of them the report sets `code`, which is a tag more
+@given(st.text(st.characters(exclude_characters="`", exclude_categories=["Cs"]), min_size=1))
+@settings(derandomize=True, deadline=None, max_examples=40)
+def test_no_text_at_all_changes_the_page(text):
+    assert Page(html.render(results(**filled(small(), text)))).skeleton == HARMLESS
+
+
+def test_backticks_set_code_and_stay_escaped():
+    page = html.render(results([claim(reason="see `<b>` and one ` more")]))
+
+    assert "see <code>&lt;b&gt;</code> and one  more" in page
+
+
+def test_the_page_needs_nothing_but_itself():
+    source = html.render(results())
+    page = Page(source)
+    loaded = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "background"}
+    addresses = [value for _, attributes in page.tags for name, value in attributes.items() if name in loaded]
+
+    assert addresses
+    assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in addresses)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert not re.search(r"@import|url\((?!#)", source)
+    assert "default-src 'none'" in source
+
+
+def test_every_anchor_leads_somewhere_and_no_id_is_used_twice():
+    page = Page(html.render(results()))
+    ids = Counter(attributes["id"] for _, attributes in page.tags if "id" in attributes)
+    targets = {attributes["href"][1:] for tag, attributes in page.tags if tag == "a"}
+
+    assert max(ids.values()) == 1
+    assert targets
+    assert targets <= set(ids)
+
+
+def test_the_verdict_stands_first():
+    page = html.render(results())
+
+    assert page.index("<h1>resnet50 FAILS: ") < page.index("Exit code 1") < page.index('id="claims"')
+    assert page.index('id="claims"') < page.index('id="audit-0"') < page.index('id="not-tested"')
+
+
+def test_each_verdict_has_its_own_colour():
+    style = (html.TEMPLATES / "style.css").read_text(encoding="utf-8")
+    colours = [re.search(rf"--{verdict.lower()}: (#\w+)", style)[1] for verdict in VERDICTS]
+
+    assert len(set(colours)) == 5
+
+
+def test_every_claim_is_in_the_table_and_has_a_section():
+    page = Page(html.render(results()))
+    classes = [attributes.get("class", "") for _, attributes in page.tags]
+
+    assert classes.count("row") == 20
+    assert sum((name or "").startswith("card ") for name in classes) == 20
+
+
+def test_claims_without_an_estimate_render():
+    page = Page(html.render(results([claim(3), claim(4)], verdict="INCONCLUSIVE", exit_code=6)))
+
+    assert "No estimate; needs > 0.05" in page.text
+    assert "No value was measured" in page.text
+
+
+def test_null_values_are_counted():
+    page = Page(html.render(results([claim(values=[0.1, None, 0.2, 0.0], units=["a", "b", "c", "d"])])))
+
+    assert "2 of 3 single values do; 1 more gave no value" in page.text
+
+
+def test_numbers_stand_in_words():
+    page = Page(html.render(results()))
+
+    assert "0.31 [0.27, 0.35], 99.2 % simultaneous interval, n = 12; needs > 0.05" in page.text
+    assert "needs about 340 images" in page.text
+
+
+def test_what_was_not_tested_is_listed():
+    text = Page(html.render(results())).text
+    last = text[text.index("What was not tested", text.index("Run it again")) :]
+
+    assert "hijack: not selected" in last
+    assert "n01/broken.jpg truncated" in last
+    assert "a pickle was loaded" in last
+
+
+def test_an_audit_without_documentation_keeps_its_claims():
+    page = Page(html.render(results([claim(audit="unknown")], audits=[])))
+
+    assert "Audit unknown" in page.text
+    assert claim()["sentence"] in page.text
+
+
+def test_a_run_without_anything_renders():
+    empty = results([], subjects=[], data=[], audits=[], not_tested=[], verdict="INCONCLUSIVE", exit_code=6)
+
+    assert "The run is INCONCLUSIVE: not everything that gates was tested." in html.render(empty)
+
+
+def test_an_interrupted_run_says_so():
+    made = example()
+    made["run"] |= {"interrupted": True}
+
+    assert "This run was interrupted" in html.render(results(**made))
+    assert "This run was interrupted" not in html.render(results())
+
+
+def test_a_broken_picture_is_named_and_costs_nothing_else():
+    page = Page(html.render(results([claim(evidence=[overlay() | {"image": "bm90IGEgcGljdHVyZQ=="}])])))
+
+    assert "The picture in results.json could not be read." in page.text
+    assert "great white shark" in page.text
+
+
+def test_a_report_is_the_same_bytes_each_time():
+    assert html.render(results()) == html.render(results())
+
+
+def test_write_leaves_the_rendered_page(tmp_path):
+    html.write(results(), tmp_path / "report.html")
+
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == html.render(results())
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_reports_load_nothing_of_ours():
+    probe = (
+        "import sys, reports.html, reports.terminal, reports.cells, reports.__main__; "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'camcore', 'audits', 'fixtures'}))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,64 @@
+import pytest
+
+from reports import wording
+from reports.schema import Claim
+from tests.test_reports_example import claim, example, results
+
+PASS, FAIL, INCONCLUSIVE, NOT_APPLICABLE, ERROR = (
+    claim(index, severity="gate", gates=True, measure={"name": "m", "unit": "u", "direction": "above"})
+    for index in range(5)
+)
+
+
+@pytest.mark.parametrize(
+    ("claims", "verdict", "code", "sentence"),
+    [
+        ([FAIL, PASS, PASS], "FAIL", 1, "resnet50 FAILS: 1 of 3 gating claims fails."),
+        ([FAIL, FAIL, ERROR], "FAIL", 1, "resnet50 FAILS: 2 of 3 gating claims fail, 1 without an answer (error)."),
+        ([PASS, PASS, PASS], "PASS", 0, "resnet50 PASSES: all 3 gating claims hold."),
+        ([PASS], "PASS", 0, "resnet50 PASSES: its 1 gating claim holds."),
+        ([PASS, PASS, NOT_APPLICABLE], "PASS", 0, "resnet50 PASSES: 2 of 3 gating claims hold, 1 not applicable."),
+        ([PASS, INCONCLUSIVE], "INCONCLUSIVE", 6, "resnet50 is INCONCLUSIVE: of 2 gating claims, 1 inconclusive."),
+        ([PASS], "INCONCLUSIVE", 6, "resnet50 is INCONCLUSIVE: not everything that gates was tested."),
+        ([PASS], "FAIL", 1, "resnet50 FAILS: the run failed outside its gating claims."),
+    ],
+)
+def test_the_verdict_is_one_sentence(claims, verdict, code, sentence):
+    assert wording.verdict_sentence(results(claims, verdict=verdict, exit_code=code)) == sentence
+
+
+def test_only_the_subject_that_fails_is_named():
+    subjects = [example()["subjects"][0] | {"id": name} for name in ("good", "bad")]
+    claims = [PASS | {"subject": "good"}, FAIL | {"subject": "bad"}]
+
+    assert wording.verdict_sentence(results(claims, subjects=subjects)).startswith("bad FAILS: 1 of 2")
+
+
+@pytest.mark.parametrize("code", range(8))
+def test_every_exit_code_says_whether_a_release_goes_on(code):
+    made = results([PASS], verdict="PASS" if code == 0 else "INCONCLUSIVE", exit_code=code)
+
+    assert wording.exit_sentence(made).endswith("a release pipeline goes on." if code == 0 else "pipeline stops.")
+
+
+def numbers(low, point, high, **changes):
+    estimate = {"point": point, "low": low, "high": high, "level": 0.9917, "n": 48, "interval": "betting"}
+    return wording.numbers(Claim.model_validate(claim(estimate=estimate, **changes)))
+
+
+def test_numbers_carry_interval_level_n_and_what_was_needed():
+    assert numbers(0.27, 0.31, 0.35) == "0.31 [0.27, 0.35], 99.2 % simultaneous interval, n = 48; needs > 0.05"
+
+
+def test_rounding_never_moves_a_bound_onto_or_across_the_margin():
+    assert "[−0.2000, 0.0499]" in numbers(-0.2, 0.0, 0.0499)
+    assert "[0.0504, 0.4000]" in numbers(0.0504, 0.2, 0.4)
+
+
+def test_zero_has_no_sign():
+    assert numbers(-0.001, -0.0001, 0.3).startswith("0.00 [0.00, 0.30]")
+
+
+@pytest.mark.parametrize(("level", "said"), [(0.95, "95 %"), (0.9917, "99.2 %"), (0.99975, "99.98 %"), (1.0, "100 %")])
+def test_a_level_below_one_is_never_rounded_to_certainty(level, said):
+    assert wording.percent(level) == said

@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from camcore.errors import BadInput
+from camcore.subject import Classifier
+from fixtures.subjects.spec import find_subject
+
+
+def refusal(spec, **options):
+    """The message of the BadInput that a spec raises, once shown to be one line."""
+    with pytest.raises(BadInput) as caught:
+        find_subject(spec, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 500
+    return message
+
+
+def test_a_subject_is_ready_to_be_asked():
+    subject = find_subject("squeezenet1_1", weights="random:0")
+    assert isinstance(subject, Classifier)
+    assert (subject.name, subject.spec, subject.weights) == ("squeezenet1_1", "squeezenet1_1", "random:0")
+    assert not subject.module.training
+    assert len(subject.sha256) == 64
+    assert subject.target_layer == "features.12"
+    assert (subject.grid.height, subject.grid.width) == (13, 13)
+    assert all(parameter.requires_grad for parameter in subject.module.parameters())
+
+
+def test_a_bare_name_is_one_of_torchvisions():
+    bare, full = (find_subject(spec, weights="random:3") for spec in ("squeezenet1_1", "torchvision:squeezenet1_1"))
+    assert bare.sha256 == full.sha256
+
+
+def test_finding_a_subject_leaves_the_global_generator_as_it_was():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    find_subject("squeezenet1_1", weights="random:0")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_users_layer_is_the_target_layer():
+    subject = find_subject("squeezenet1_1", weights="random:0", layer="features.5")
+    assert subject.target_layer == "features.5"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("resnet5", ["'resnet5'", "did you mean", "'resnet50'"]),
+        ("ResNet50", ["'ResNet50'", "'resnet50'"]),
+        ("torchvision:deeplabv3_resnet50", ["'deeplabv3_resnet50'"]),
+        ("torchvision:", ["''"]),
+        ("", ["''"]),
+        ("resnet50@IMAGENET1K_V9", ["'IMAGENET1K_V9'", "IMAGENET1K_V1, IMAGENET1K_V2"]),
+        ("vgg16@IMAGENET1K_FEATURES", ["'IMAGENET1K_FEATURES'", "known: IMAGENET1K_V1"]),
+        ("torchvison:resnet50", ["'torchvison'", "'torchvision'"]),
+        ("timm:resnet50", ["'timm:resnet50'", "not supported yet"]),
+        ("hf:owner/name@rev", ["'hf:owner/name@rev'", "not supported yet"]),
+        ("open_clip:RN50-quickgelu@openai", ["not supported yet"]),
+        ("mdetr:resnet101@x.pth", ["not supported yet"]),
+    ],
+)
+def test_an_unknown_spec_is_refused_in_one_line(spec, words):
+    message = refusal(spec, weights="random:0")
+    assert all(word in message for word in words), message
+
+
+def test_an_unknown_device_is_refused():
+    assert "'cuda:99'" in refusal("squeezenet1_1", weights="random:0", device="cuda:99")
+    assert "'gpu'" in refusal("squeezenet1_1", weights="random:0", device="gpu")
+
+
+def test_an_unknown_layer_is_refused():
+    assert "'layer9'" in refusal("squeezenet1_1", weights="random:0", layer="layer9")
+
+
+def test_weights_that_are_not_finite_are_refused_with_their_file(tmp_path):
+    state = find_subject("squeezenet1_1", weights="random:0").module.state_dict()
+    state["features.0.bias"][:3] = float("nan")
+    torch.save(state, tmp_path / "broken.pth")
+    message = refusal("squeezenet1_1", weights=str(tmp_path / "broken.pth"))
+    assert "3 NaN or infinite values in 'features.0.bias'" in message
+    assert "broken.pth" in message
+
+
+def test_a_control_takes_no_weights():
+    assert "'random:0'" in refusal("control:clean", weights="random:0")

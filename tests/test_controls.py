@@ -1,0 +1,70 @@
+"""The audit of the audits: every control is caught by what must catch it, and nothing else raises an alarm."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from audits.policy import SHIPPED
+from audits.question import documentation
+from fixtures.controls import CONTROLS
+
+ROOT = Path(__file__).parents[1]
+CLAIMS = tuple(tomllib.loads(SHIPPED.read_text(encoding="utf-8"))["claims"])
+AUDITS = sorted({claim.partition("/")[0] for claim in CLAIMS})
+DEFECTIVE = [name for name, made in CONTROLS.items() if made.defect is not None]
+
+
+@pytest.fixture(scope="session")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[str, str]]:
+    """(control, claim) -> (verdict, reason), from one run of the real command over all controls."""
+    report = tmp_path_factory.mktemp("controls")
+    models = [argument for name in CONTROLS for argument in ("--model", f"control:{name}")]
+    command = [sys.executable, "-m", "pytest", "audits", *models, "--audit-report", str(report)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    results = json.loads((report / "results.json").read_text(encoding="utf-8"))
+    return {
+        (claim["subject"], claim["id"].partition("[")[0]): (claim["verdict"], claim["reason"])
+        for claim in results["claims"]
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_claim_reaches_the_verdict_that_the_control_calls_for(
+    control: str, claim: str, verdicts: dict[tuple[str, str], tuple[str, str]]
+) -> None:
+    verdict, reason = verdicts[control, claim]
+
+    assert verdict == CONTROLS[control].caught_by.get(claim, "PASS"), reason
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_every_claim_is_tripped_by_a_control(claim: str) -> None:
+    assert any(claim in CONTROLS[name].caught_by for name in DEFECTIVE)
+
+
+@pytest.mark.parametrize("control", DEFECTIVE)
+def test_every_defect_is_caught_by_a_claim_that_the_policy_lists(control: str) -> None:
+    assert CONTROLS[control].caught_by
+    assert set(CONTROLS[control].caught_by) <= set(CLAIMS)
+
+
+def test_there_is_a_clean_twin() -> None:
+    assert [name for name, made in CONTROLS.items() if made.defect is None] == ["clean"]
+
+
+@pytest.mark.parametrize("audit", AUDITS)
+def test_an_audit_documents_the_controls_that_catch_it(audit: str) -> None:
+    module = import_module(f"audits.test_{audit}")
+    named = {name.strip() for name in documentation(module.__doc__ or "")["caught_by"].split(",")}
+
+    assert named == {
+        name for name, made in CONTROLS.items() if any(claim.startswith(f"{audit}/") for claim in made.caught_by)
+    }

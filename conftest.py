@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -69,13 +70,15 @@ def make_plan(config: pytest.Config, given: dict[str, Any]) -> tuple[Any, Any]:
     settings = options.read_settings(given, os.environ)
     plan = prepare(settings, batch_sizes=worker["batch_sizes"] if worker else {}, main=worker is None)
     name = worker["workerid"] if worker else "master"
-    return plan, Log(settings.report, name, resume=settings.resume)
+    run = worker["run"] if worker else uuid4().hex
+    return plan, Log(settings.report, name, run=run, resume=settings.resume)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Workers take the batch sizes that the main process measured."""
+    """Workers belong to the main process's run, and take the batch sizes that it measured."""
     plan = node.config.stash.get(PLAN, None)
+    node.workerinput["run"] = node.config.stash[LOG].run if plan else ""
     node.workerinput["batch_sizes"] = {one.id: one.terms.batch_size for one in plan.audited} if plan else {}
 
 
@@ -167,7 +170,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     results = schema.Results.model_validate(
         assemble(
             plan,
-            finished_claims(folder),
+            finished_claims(folder, run=config.stash[LOG].run),
             config.stash.get(MODULES, {}),
             command=" ".join(["pytest", *config.invocation_params.args]),
             seconds=time.monotonic() - config.stash[STARTED],

@@ -66,6 +66,7 @@ class Ask:
         key = f"{measurement}|{claim.id}|{self.policy.sha256}|{self.terms.level}|{self.terms.budget}"
         known = self.log.claims.get(key)
         if known is not None:
+            self.log.claim(key, known)
             self.conclude(concluded(claim, known))
             return
         verdict = self._verdict(claim, question.audit, measurement, premise, measure, column, show)

@@ -38,7 +38,8 @@ class Journal(MutableMapping[str, dict[str, float]]):
 class Log:
     """The files of one run."""
 
-    def __init__(self, folder: Path, worker: str, *, resume: bool) -> None:
+    def __init__(self, folder: Path, worker: str, *, run: str, resume: bool) -> None:
+        self.run = run
         self.path = folder / ("results.jsonl" if worker == "master" else f"results.{worker}.jsonl")
         self.rows: dict[str, dict[str, dict[str, float]]] = {}
         self.claims: dict[str, dict[str, Any]] = {}
@@ -49,6 +50,9 @@ class Log:
                     self.rows.setdefault(line["key"], {})[line["id"]] = cells
                 elif line["type"] == "claim":
                     self.claims[line["key"]] = line["claim"]
+        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n")  # a kill cut the last line short: the next one must not be glued to it
 
     def append(self, line: dict[str, Any]) -> None:
         """Write one line and flush it: a SIGKILL costs at most the line being written."""
@@ -56,14 +60,14 @@ class Log:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def claim(self, key: str, record: dict[str, Any]) -> None:
-        """A finished claim."""
+        """A claim that this run concluded, measured now or found in the journal."""
         self.claims[key] = record
-        self.append({"type": "claim", "key": key, "claim": record})
+        self.append({"type": "claim", "run": self.run, "key": key, "claim": record})
 
 
 def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
     """All lines of all workers; a last line that a kill cut short is left out."""
-    for path in sorted(folder.glob("results*.jsonl")):
+    for path in sorted(written(folder, "results.jsonl", "results.gw*.jsonl")):
         with path.open(encoding="utf-8") as file:
             for text in file:
                 try:
@@ -72,13 +76,13 @@ def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
                     continue
 
 
-def finished_claims(folder: Path) -> list[dict[str, Any]]:
-    """The claims that all workers finished; of one judged twice (resumed under another policy) the later."""
-    found = {}
-    for line in read_lines(folder):
-        if line["type"] == "claim":
-            found[line["claim"]["subject"], line["claim"]["id"]] = line["claim"]
-    return list(found.values())
+def finished_claims(folder: Path, *, run: str) -> list[dict[str, Any]]:
+    """The claims that the workers of this run concluded.
+
+    What an earlier run left in the folder counts only once this run has concluded it again: it may have been judged
+    with other weights or under another policy.
+    """
+    return [line["claim"] for line in read_lines(folder) if line["type"] == "claim" and line["run"] == run]
 
 
 def start(folder: Path, *, resume: bool) -> None:
@@ -92,5 +96,10 @@ def start(folder: Path, *, resume: bool) -> None:
     probe.touch()
     probe.unlink()
     if not resume:
-        for path in folder.glob("results*.json*"):
+        for path in written(folder, "results.jsonl", "results.gw*.jsonl", "results.json", "report.html"):
             path.unlink()
+
+
+def written(folder: Path, *patterns: str) -> list[Path]:
+    """The files that a run wrote; the folder may be the user's own, with other files in it."""
+    return [path for pattern in patterns for path in folder.glob(pattern)]

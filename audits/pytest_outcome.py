@@ -48,6 +48,7 @@ def sentence(verdict: Verdict) -> str:
     }[verdict.outcome]
     numbers = ""
     if estimate is not None:
-        needs = f"within ±{claim.margin:g}" if claim.direction == "within" else f"> {claim.margin:g}"
+        within = f"< {claim.margin:g}" if claim.bounds[0] >= 0 else f"within ±{claim.margin:g}"
+        needs = within if claim.direction == "within" else f"> {claim.margin:g}"
         numbers = f" {interval(verdict)} ({estimate.level:.2%} interval, n={estimate.n}), needs {needs}."
     return f"{verdict.outcome.value} {claim.id}: {claim.sentence} - {verb}.{numbers} {verdict.reason}."

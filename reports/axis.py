@@ -70,7 +70,9 @@ class Strip:
 
 def edges(claim: Claim) -> tuple[float, ...]:
     """Where a claim's supported stretch begins (and ends)."""
-    return (-claim.margin, claim.margin) if claim.measure.direction == "within" else (claim.margin,)
+    if claim.measure.direction == "within" and claim.bounds[0] < 0:
+        return (-claim.margin, claim.margin)
+    return (claim.margin,)
 
 
 def good(claim: Claim, value: float) -> bool:
@@ -104,8 +106,12 @@ def plot(claim: Claim, axis: Axis) -> Plot:
     """Place an interval and its margin on an axis."""
     places = tuple(axis(edge) for edge in edges(claim))
     estimate = claim.estimate
+    if len(places) == 2:
+        stretch = (places[0], places[1])
+    else:
+        stretch = (axis.start, places[0]) if claim.measure.direction == "within" else (places[0], axis.stop)
     return Plot(
-        supported=(places,) if len(places) == 2 else ((places[0], axis.stop),),
+        supported=(stretch,),
         margins=places,
         bar=None if estimate is None else (axis(estimate.low), axis(estimate.high)),
         dot=None if estimate is None else axis(estimate.point),

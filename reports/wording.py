@@ -98,10 +98,10 @@ def _fixed(value: float, digits: int) -> str:
 
 
 def needs(claim: Claim) -> str:
-    """What the whole interval must do."""
-    return (
-        f"within ±{claim.margin:g}" if claim.measure.direction == "within" else f"> {claim.margin:g}".replace("-", "−")
-    )
+    """What the whole interval must do; of a measure that is never negative only the upper margin says anything."""
+    if claim.measure.direction == "above":
+        return f"> {claim.margin:g}".replace("-", "−")
+    return f"< {claim.margin:g}" if claim.bounds[0] >= 0 else f"within ±{claim.margin:g}"
 
 
 def percent(level: float) -> str:

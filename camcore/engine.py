@@ -137,10 +137,13 @@ def measure_missing(
 def fastest_batch_size(subject: Classifier, *, largest: int = 64) -> int:
     """The batch size with the most images per second, by timing forwards of blank images, doubling while it pays.
 
+    Stops after a few seconds, so that a slow device is not kept busy with finding out how slow it is.
+
     On a CPU small batches are often faster (large blocks of memory are mapped anew at every call), on a GPU large ones.
     """
     best, best_rate, size = 1, 0.0, 1
-    while size <= largest:
+    deadline = time.monotonic() + 3
+    while size <= largest and time.monotonic() < deadline:
         images = torch.zeros(size, 3, *subject.geometry.crop, device=subject.device)
         try:
             rate = max(_images_per_second(subject, images) for _ in range(2))

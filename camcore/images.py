@@ -22,7 +22,7 @@ class Geometry:
     resize: int | None = None  # None: the picture must already have the crop's size
     interpolation: str = "bilinear"  # or "bicubic"; always antialiased, as torchvision's presets are
 
-    def fit(self, image: Image) -> Image:
+    def fit(self, image: Image) -> Float[Tensor, "3 rows columns"]:
         """Resize and crop one image; values stay in [0, 1] (bicubic overshoot is clipped)."""
         height, width = image.shape[-2:]
         if self.resize is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from camcore.errors import BadInput
 from camcore.grid import Grid, infer_grid
-from camcore.record import ZeroGradient, find_layer, hooked, record
+from camcore.record import ZeroGradient, find_layer, hooked, record, replace_first
 from camcore.seeds import generator
 from camcore.subject import Classifier
 
@@ -40,9 +40,9 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
     probe = torch.rand(1, 3, *subject.geometry.crop, generator=generator(0, "target layer")).to(subject.device)
     if layer is not None:
         return _with_named_layer(subject, layer, probe)
-    ran, logits = _trace(subject, probe)
+    ran, score = _trace(subject, probe)
     heads = [index for index, run in enumerate(ran) if run.is_leaf and run.has_parameters]
-    if not heads or not logits.requires_grad:
+    if not heads or not score.requires_grad:
         return subject
     before = ran[: heads[-1]]
     weighted = [run.grid for run in before if run.is_leaf and run.has_parameters and run.grid is not None]
@@ -51,7 +51,7 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
     size = (weighted[-1].height, weighted[-1].width)
     candidates = [run for run in before if run.grid is not None and (run.grid.height, run.grid.width) == size]
     candidates = [run for run in candidates if run.output.requires_grad]
-    gradients = torch.autograd.grad(logits.max(), [run.output for run in candidates], allow_unused=True)
+    gradients = torch.autograd.grad(score, [run.output for run in candidates], allow_unused=True)
     for run, gradient in reversed(list(zip(candidates, gradients, strict=True))):
         if run.grid is not None and gradient is not None and run.grid.fold(gradient).any():
             first = next(other for other in candidates if other.key == run.key)
@@ -60,7 +60,7 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
 
 
 def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
-    """Every layer that ran exactly once and gave a tensor, in the order in which they finished."""
+    """Every layer that ran exactly once and gave a tensor, in the order in which they finished, and the top score."""
     ran: list[_Ran] = []
     times: dict[str, int] = {}
 
@@ -68,10 +68,15 @@ def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
         is_leaf = next(module.children(), None) is None
         has_parameters = next(module.parameters(recurse=False), None) is not None
 
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        def hook(_module: nn.Module, _args: Any, whole: Any) -> Any:
             times[name] = times.get(name, 0) + 1
-            output = output[0] if isinstance(output, tuple | list) and output else output
+            output = whole[0] if isinstance(whole, tuple | list) and whole else whole
             if isinstance(output, Tensor):
+                if not torch.is_grad_enabled() and output.is_floating_point():
+                    # Inside a forward decorated with no_grad: the graph starts at its first layer, as in `record`.
+                    torch.set_grad_enabled(True)
+                    output = output.detach().requires_grad_().clone()
+                    whole = replace_first(whole, output)
                 grid = infer_grid(tuple(output.shape), subject.geometry.crop)
                 ran.append(
                     _Ran(
@@ -83,14 +88,15 @@ def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
                         has_parameters=has_parameters,
                     )
                 )
+            return whole
 
         return hook
 
     hooks = {name: keep(name, module) for name, module in subject.module.named_modules() if name}
     # The input asks for the gradient, so that a model with frozen parameters can be probed too.
     with torch.inference_mode(False), torch.enable_grad(), hooked(subject.module, hooks):
-        logits = subject.logits(probe.clone().requires_grad_())
-    return [run for run in ran if times[run.name] == 1], logits
+        score = subject.logits(probe.clone().requires_grad_()).max()
+    return [run for run in ran if times[run.name] == 1], score
 
 
 def _with_named_layer(subject: Classifier, layer: str, probe: Tensor) -> Classifier:

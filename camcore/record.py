@@ -73,7 +73,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
 def record(
     subject: Classifier,
     images: Images,
-    target: Int[Tensor, " b"] | None = None,
+    target: Tensor | None = None,  # (b,), checked below: a user's mistake deserves a message of ours
     *,
     layer: str | None = None,
     behind: Edit | None = None,
@@ -100,7 +100,7 @@ def record(
 def record_layers(
     subject: Classifier,
     images: Images,
-    target: Int[Tensor, " b"] | None = None,
+    target: Tensor | None = None,
     *,
     layers: Sequence[str],
     behind: Edit | None = None,
@@ -128,8 +128,12 @@ def record_layers(
 
         return hook
 
+    def resume(_module: nn.Module, _args: Any, _output: Any) -> None:
+        # A forward decorated with no_grad has just put the mode back, and the scores are cast and read after it.
+        torch.set_grad_enabled(bool(kept))
+
     with torch.inference_mode(False), torch.no_grad():
-        with hooked(subject.module, {name: keep(name) for name in layers}):
+        with hooked(subject.module, {**{name: keep(name) for name in layers}, "": resume}):
             logits = subject.logits(images)
         for name in layers:
             if name not in kept:
@@ -230,7 +234,11 @@ def edited(raw: Tensor, edit: Edit | None, grid: Grid) -> Tensor:
 
 
 def replace_first(output: Any, tensor: Tensor) -> Any:
-    """The output of a layer with its (first) tensor replaced."""
+    """The output of a layer with the tensor that `first_tensor` finds in it replaced."""
+    if isinstance(output, dict):
+        key = "logits" if "logits" in output else next(iter(output))
+        return type(output)({**output, key: replace_first(output[key], tensor)})
     if isinstance(output, tuple | list):
-        return type(output)([tensor, *output[1:]])
+        items = [replace_first(output[0], tensor), *output[1:]]
+        return output._make(items) if hasattr(output, "_make") else type(output)(items)  # a named tuple, or a plain one
     return tensor

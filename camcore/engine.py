@@ -74,9 +74,13 @@ def evaluate(
     ids = shuffled(dataset, terms.seed)[: terms.budget]
     looks = [look for look in LOOKS if terms.min_images <= look < len(ids)] + [len(ids)]
     verdict = _verdict(claim, {}, column, [], terms)
+    fits = terms
     try:
         for index, look in enumerate(looks):
-            measure_missing(measure, subject, dataset, ids[:look], terms=terms, journal=journal, progress=progress)
+            size = measure_missing(
+                measure, subject, dataset, ids[:look], terms=fits, journal=journal, progress=progress
+            )
+            fits = replace(fits, batch_size=size)
             rows = {image_id: journal[image_id] for image_id in ids[:look]}
             verdict = _verdict(claim, rows, column, looks[: index + 1], terms)
             hopeless = verdict.outcome is Outcome.ERROR and _degenerate(rows, column) > look / 2
@@ -105,10 +109,13 @@ def measure_missing(
     terms: Terms,
     journal: Journal,
     progress: Progress | None = None,
-) -> None:
+) -> int:
     """Measure the images that the journal does not hold yet; halve the batch when the device runs out of memory.
 
     Batches end where `ids` ends: no image is measured that no look asked for, whatever the batch size.
+
+    Returns:
+        The batch size that fitted.
     """
     missing = [image_id for image_id in ids if image_id not in journal]
     size = terms.batch_size
@@ -132,6 +139,7 @@ def measure_missing(
         missing = missing[len(part) :]
         if progress is not None:
             progress(len(ids) - len(missing), len(ids))
+    return size
 
 
 def fastest_batch_size(subject: Classifier, *, largest: int = 64) -> int:

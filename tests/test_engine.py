@@ -1,0 +1,281 @@
+"""The engine: what it measures, when it stops, and what it makes of trouble."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import isnan, nan
+
+import pytest
+import torch
+from scipy.stats import binom
+from torch import Tensor
+
+from camcore.cost import count
+from camcore.engine import LOOKS, Row, Terms, evaluate, fastest_batch_size, shuffled
+from camcore.images import Batch, Dataset
+from camcore.record import ZeroGradient
+from camcore.subject import Classifier
+from camcore.verdict import Claim, Evidence, Outcome, Table, Verdict
+from tests.tiny import GapNet, numbered_dataset, tiny_subject
+
+CLAIM = Claim(
+    id="test/claim[x]",
+    sentence="the value is large",
+    kind="DIR",
+    measure="value",
+    unit="1",
+    margin=0.5,
+    margin_source="made up",
+    severity="gate",
+)
+RUNS = 200  # of the simulation
+TERMS = Terms(level=0.95, budget=128, seed=0, batch_size=8)
+
+
+@pytest.fixture
+def subject() -> Classifier:
+    return tiny_subject(GapNet(), "relu", size=2)
+
+
+def brightness(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
+    """Image i of n is i / n everywhere: a value that the test knows."""
+    count(forwards=3 * len(batch), backwards=len(batch))
+    return {"value": batch.images.mean((1, 2, 3))}
+
+
+def put(subject: Classifier, measure=brightness, *, claim=CLAIM, terms=TERMS, n=200, **options) -> Verdict:  # type: ignore[no-untyped-def]
+    options.setdefault("journal", {})
+    return evaluate(claim, measure, subject, numbered_dataset(n), column="value", terms=terms, **options)
+
+
+def constant(value: float):  # type: ignore[no-untyped-def]
+    def measure(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
+        return {"value": torch.full((len(batch),), value)}
+
+    return measure
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.48, 0.9])
+def test_verdict_and_cost_do_not_depend_on_the_batch_size(subject: Classifier, margin: float) -> None:
+    claim = replace(CLAIM, margin=margin)
+    verdicts = [put(subject, claim=claim, terms=replace(TERMS, batch_size=size)) for size in (1, 7, 32, 1000)]
+
+    assert len({verdict.outcome for verdict in verdicts}) == 1
+    assert len({tuple(verdict.values) for verdict in verdicts}) == 1
+    assert len({(verdict.forwards, verdict.backwards, verdict.p, verdict.n_needed) for verdict in verdicts}) == 1
+
+
+def test_measuring_stops_at_the_look_that_is_certain(subject: Classifier) -> None:
+    verdict = put(subject, constant(1.0))
+
+    assert verdict.outcome is Outcome.PASS
+    assert len(verdict.values) == LOOKS[0]
+
+
+def test_no_image_is_measured_that_no_look_asked_for(subject: Classifier) -> None:
+    journal: dict[str, Row] = {}
+    verdict = put(subject, constant(1.0), terms=replace(TERMS, batch_size=100), journal=journal)
+
+    assert set(journal) == set(verdict.values)
+
+
+def test_budget_ends_an_undecided_claim_with_the_number_that_would_decide(subject: Classifier) -> None:
+    verdict = put(subject, claim=replace(CLAIM, margin=0.45), terms=replace(TERMS, budget=40))
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert len(verdict.values) == 40
+    assert verdict.n_needed is not None
+    assert verdict.n_needed > 40
+    assert str(verdict.n_needed) in verdict.reason
+
+
+def test_cost_is_counted_in_images_and_shared_rows_keep_theirs(subject: Classifier) -> None:
+    journal: dict[str, Row] = {}
+    first = put(subject, claim=replace(CLAIM, margin=0.3), journal=journal)
+    again = put(subject, claim=replace(CLAIM, margin=0.3), journal=journal)
+
+    assert (first.forwards, first.backwards) == (3 * len(first.values), len(first.values))
+    assert (again.forwards, again.backwards) == (first.forwards, first.backwards)
+
+
+def test_a_half_filled_journal_gives_the_same_verdict_and_is_not_measured_again(subject: Classifier) -> None:
+    journal: dict[str, Row] = {}
+    whole = put(subject, claim=replace(CLAIM, margin=0.45), journal=journal)
+    half = dict(list(journal.items())[:50])
+    known = set(half)
+    asked: list[str] = []
+
+    def noting(one: Classifier, batch: Batch) -> dict[str, Tensor]:
+        asked.extend(batch.ids)
+        return brightness(one, batch)
+
+    resumed = put(subject, noting, claim=replace(CLAIM, margin=0.45), journal=half)
+
+    assert replace(resumed, seconds=0) == replace(whole, seconds=0)
+    assert not known & set(asked)
+
+
+def test_the_walk_is_a_seeded_shuffle_of_all_images(subject: Classifier) -> None:
+    data = numbered_dataset(100)
+
+    assert sorted(shuffled(data, 0)) == sorted(data.ids)
+    assert shuffled(data, 0) == shuffled(data, 0)
+    assert shuffled(data, 0) != shuffled(data, 1)
+    assert shuffled(data, 0) != list(data.ids)
+
+
+def out_of_memory_above(limit: int):  # type: ignore[no-untyped-def]
+    sizes: list[int] = []
+
+    def measure(subject: Classifier, batch: Batch) -> dict[str, Tensor]:
+        sizes.append(len(batch))
+        if len(batch) > limit:
+            raise torch.OutOfMemoryError("pretended")
+        return brightness(subject, batch)
+
+    return measure, sizes
+
+
+def test_batches_are_halved_until_they_fit_and_cost_counts_what_succeeded(subject: Classifier) -> None:
+    measure, sizes = out_of_memory_above(3)
+    verdict = put(subject, measure, terms=replace(TERMS, batch_size=16))
+
+    assert sizes[:4] == [16, 8, 4, 2]
+    assert max(sizes[3:]) <= 2
+    assert replace(verdict, seconds=0) == replace(put(subject), seconds=0)
+
+
+def test_a_single_image_that_does_not_fit_is_an_error_and_not_an_endless_loop(subject: Classifier) -> None:
+    verdict = put(subject, out_of_memory_above(0)[0])
+
+    assert verdict.outcome is Outcome.ERROR
+    assert "pretended" in verdict.reason
+
+
+def test_trouble_in_the_measure_is_an_error_with_its_message_and_keeps_the_journal(subject: Classifier) -> None:
+    journal: dict[str, Row] = {}
+
+    def breaking(one: Classifier, batch: Batch) -> dict[str, Tensor]:
+        if len(journal) >= 24:
+            raise ValueError("the lamp\nwent out")
+        return brightness(one, batch)
+
+    verdict = put(subject, breaking, claim=replace(CLAIM, margin=0.48), journal=journal)
+
+    assert verdict.outcome is Outcome.ERROR
+    assert verdict.reason == "ValueError: the lamp went out"
+    assert len(journal) == 24
+
+
+@pytest.mark.parametrize(("direction", "bound"), [("above", 0.0), ("within", 1.0)])
+def test_a_few_images_with_nothing_to_judge_count_as_the_worst_case(
+    subject: Classifier, direction: str, bound: float
+) -> None:
+    def mostly(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
+        good = 1.0 if direction == "above" else 0.0
+        empty = [image_id == "img7" for image_id in batch.ids]
+        return {"value": torch.tensor([nan if one else good for one in empty])}
+
+    claim = replace(CLAIM, direction=direction, margin=0.99 if direction == "above" else 0.01)
+    verdict = put(subject, mostly, claim=claim, n=100)  # a margin that n = 100 cannot decide: every image is measured
+
+    assert verdict.estimate is not None
+    assert verdict.estimate.point == pytest.approx(abs(1 - bound) * 0.99 + bound * 0.01)
+    assert isnan(verdict.values["img7"])
+    assert "1 of 100" in verdict.reason
+
+
+def test_many_images_with_nothing_to_judge_are_an_error_of_their_own(subject: Classifier) -> None:
+    verdict = put(subject, constant(nan))
+
+    assert verdict.outcome is Outcome.ERROR
+    assert verdict.reason.startswith("degenerate: 16 of 16")
+
+
+def test_a_tenth_without_anything_to_judge_cannot_pass(subject: Classifier) -> None:
+    def tenth(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
+        return {"value": torch.tensor([nan if int(one[3:]) % 10 == 0 else 1.0 for one in batch.ids])}
+
+    verdict = put(subject, tenth, claim=replace(CLAIM, margin=0.1))
+
+    assert verdict.outcome is Outcome.ERROR
+    assert verdict.reason.startswith("degenerate: ")
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_images_without_a_gradient_are_degenerate_in_whatever_company(subject: Classifier, size: int) -> None:
+    def cut_off(_subject: Classifier, _batch: Batch) -> dict[str, Tensor]:
+        raise ZeroGradient("cut off")
+
+    verdict = put(subject, cut_off, terms=replace(TERMS, batch_size=size))
+
+    assert verdict.outcome is Outcome.ERROR
+    assert verdict.reason.startswith("degenerate: 16 of 16")
+
+
+def test_too_few_images_decide_nothing(subject: Classifier) -> None:
+    verdict = put(subject, constant(1.0), n=15)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason.startswith("too few images: 15")
+    assert verdict.n_needed == 16
+
+
+def test_evidence_comes_from_the_worst_and_the_typical_whatever_the_batch_size(subject: Classifier) -> None:
+    def show(_subject: Classifier, batch: Batch, rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
+        return (Table(title="chosen", columns=("id",), rows=tuple((one,) for one in batch.ids)),)
+
+    claim = replace(CLAIM, margin=0.45)
+    shown = [put(subject, claim=claim, terms=replace(TERMS, batch_size=size), show=show) for size in (1, 32)]
+    rows = [row[0] for row in shown[0].evidence[0].rows]  # type: ignore[union-attr]
+    ranked = sorted(shown[0].values, key=lambda one: shown[0].values[one])
+
+    assert shown[0].evidence == shown[1].evidence
+    assert rows[:3] == ranked[:3]
+    assert set(rows[3:]) <= set(ranked[len(ranked) // 3 : 2 * len(ranked) // 3])
+
+
+def test_progress_is_told_after_every_batch(subject: Classifier) -> None:
+    told: list[tuple[int, int]] = []
+    put(subject, constant(1.0), progress=lambda done, planned: told.append((done, planned)))
+
+    assert told == [(8, 16), (16, 16)]
+
+
+@pytest.mark.slow
+def test_false_verdicts_at_the_margin_are_rarer_than_the_level_allows(subject: Classifier) -> None:
+    """A fair coin against a margin of 0.5, judged at every look and stopped when certain; 5 % a side is promised."""
+    terms = replace(TERMS, level=0.9, budget=256, batch_size=256)
+    outcomes = []
+    for seed in range(RUNS):
+
+        def coin(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
+            draws = [torch.randint(2, (1,), generator=one) for one in batch.generators("coin")]
+            return {"value": torch.cat(draws).float()}
+
+        outcomes.append(put(subject, coin, terms=replace(terms, seed=seed), n=256).outcome)
+
+    # more than this would happen once in a hundred times if the promise were only just kept
+    most = binom.ppf(0.99, RUNS, 0.05)
+    assert outcomes.count(Outcome.PASS) <= most
+    assert outcomes.count(Outcome.FAIL) <= most
+    assert Outcome.ERROR not in outcomes
+
+
+def test_the_batch_size_that_is_found_lies_between_one_and_the_largest(subject: Classifier) -> None:
+    assert 1 <= fastest_batch_size(subject, largest=4) <= 4
+
+
+def test_a_device_that_runs_out_of_memory_gets_the_size_that_still_fitted() -> None:
+    class Small(GapNet):
+        def forward(self, images: Tensor) -> Tensor:
+            if len(images) > 2:
+                raise torch.OutOfMemoryError("pretended")
+            return super().forward(images)
+
+    assert fastest_batch_size(tiny_subject(Small(), "relu")) <= 2
+
+
+def test_data_of_any_order_is_walked_alike(subject: Classifier) -> None:
+    data = numbered_dataset(50)
+    assert isinstance(data, Dataset)
+    assert len(set(shuffled(data, 3)[:20])) == 20

@@ -1,0 +1,482 @@
+import hashlib
+from collections import OrderedDict, namedtuple
+
+import pytest
+import torch
+from torch import nn
+
+from camcore.cost import metered
+from camcore.record import ZeroGradient, features, record, record_layers, run_behind
+from tests.tiny import (
+    CLASSES,
+    ChannelsLastNet,
+    DenseNet,
+    DictNet,
+    FlatNet,
+    GapNet,
+    InPlaceNet,
+    NoGradNet,
+    RaisingNet,
+    SharedReluNet,
+    TokenNet,
+    TupleNet,
+    frozen,
+    some_images,
+    tiny_subject,
+)
+
+NETS = {
+    "gap": (GapNet, "relu"),
+    "first layer": (GapNet, "conv1"),
+    "flattened": (FlatNet, "conv"),
+    "in place": (InPlaceNet, "conv"),
+    "tokens": (TokenNet, "block2.norm1"),
+    "channels last": (ChannelsLastNet, "norm"),
+    "tuple": (TupleNet, "body"),
+    "dict": (DictNet, "relu"),
+}
+every_net = pytest.mark.parametrize(("net", "layer"), NETS.values(), ids=NETS)
+
+
+def checksum(module):
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def traces(module):
+    """Everything about a module that a recording must leave as it was."""
+    return {
+        "weights": checksum(module),
+        "hooks": [
+            len(hooks)
+            for part in module.modules()
+            for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
+        ],
+        "grads": [parameter.grad for parameter in module.parameters()],
+        "requires": [parameter.requires_grad for parameter in module.parameters()],
+        "mode": [part.training for part in module.modules()],
+        "rng": torch.get_rng_state().tolist(),
+        "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "modules": [id(part) for part in module.modules()],
+    }
+
+
+def reference(subject, images, layer, target=None):
+    """A and g by autograd through the whole graph, with the functional form of the hook: nothing is detached."""
+    kept = []
+
+    def hook(_module, _args, output):
+        kept.append(output[0] if isinstance(output, tuple) else output)
+        kept[0].retain_grad()
+        onward = kept[0].clone()
+        return (onward, *output[1:]) if isinstance(output, tuple) else onward
+
+    handle = subject.module.get_submodule(layer).register_forward_hook(hook)
+    with torch.enable_grad():
+        logits = subject.logits(images.clone().requires_grad_())
+        chosen = logits.argmax(1) if target is None else target
+        (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), kept)
+    handle.remove()
+    return logits.detach(), subject.grid.fold(kept[0].detach()), subject.grid.fold(gradient)
+
+
+@every_net
+def test_recording_equals_autograd_through_the_whole_graph(net, layer):
+    subject = tiny_subject(net(), layer)
+    images = some_images()
+    logits, activations, gradients = reference(subject, images, layer)
+    rec = record(subject, images)
+    torch.testing.assert_close(rec.logits, logits)
+    torch.testing.assert_close(rec.activations, activations)
+    torch.testing.assert_close(rec.gradients, gradients)
+    assert torch.equal(rec.target, logits.argmax(1))
+
+
+@every_net
+def test_recording_for_a_given_class_equals_autograd(net, layer):
+    subject = tiny_subject(net(), layer)
+    images, target = some_images(4), torch.tensor([4, 0, 2, 2])
+    gradients = reference(subject, images, layer, target)[2]
+    rec = record(subject, images, target)
+    torch.testing.assert_close(rec.gradients, gradients)
+    assert torch.equal(rec.target, target)
+
+
+@every_net
+def test_record_leaves_no_trace(net, layer):
+    subject = tiny_subject(net(), layer)
+    before = traces(subject.module)
+    record(subject, some_images())
+    assert traces(subject.module) == before
+
+
+def test_record_leaves_no_trace_when_the_forward_raises():
+    subject = tiny_subject(DictNet(), "relu")
+    broken = tiny_subject(RaisingNet(), seed=None)
+    broken.module.load_state_dict(subject.module.state_dict())
+    broken.module.eval()
+    before = traces(broken.module)
+    with pytest.raises(RuntimeError, match="the forward broke"):
+        record(broken, some_images(), layer="relu")
+    assert traces(broken.module) == before
+
+
+def test_record_leaves_no_trace_when_it_refuses():
+    subject = tiny_subject(SharedReluNet(), "conv2")
+    before = traces(subject.module)
+    with pytest.raises(ValueError, match="more than once"):
+        record(subject, some_images(), layer="relu")
+    with pytest.raises(ValueError, match="no layer"):
+        record_layers(subject, some_images(), layers=["conv1", "conv9"])
+    assert traces(subject.module) == before
+
+
+def test_run_behind_and_features_leave_no_trace():
+    subject = tiny_subject(GapNet(), "relu")
+    before = traces(subject.module)
+    features(subject, some_images())
+    run_behind(subject, some_images(), lambda activations: activations * 0)
+    assert traces(subject.module) == before
+
+
+def test_no_graph_is_built_below_the_target_layer():
+    subject = tiny_subject(GapNet(), "relu")
+    asks = {}
+
+    def note(name):
+        return lambda _module, _args, output: asks.__setitem__(name, output.requires_grad)
+
+    handles = [part.register_forward_hook(note(name)) for name, part in subject.module.named_children()]
+    record(subject, some_images())
+    for handle in handles:
+        handle.remove()
+    # the notes are hooked in first, so the target's own raw output is seen before the graph starts
+    assert asks == {"conv1": False, "conv2": False, "relu": False, "head": True}
+
+
+def test_record_runs_every_layer_once_and_counts_one_forward_and_one_backward_per_image():
+    subject = tiny_subject(GapNet(), "relu")
+    calls = []
+    handle = subject.module.conv1.register_forward_hook(lambda _module, _args, output: calls.append(len(output)))
+    with metered() as cost:
+        record(subject, some_images(3))
+    handle.remove()
+    assert calls == [3]
+    assert (cost.forwards, cost.backwards) == (3, 3)
+
+
+def test_backward_visits_only_the_suffix():
+    subject = tiny_subject(GapNet(), "relu")
+    visited = []
+    handles = [
+        part.register_full_backward_pre_hook(lambda _module, _output, name=name: visited.append(name))
+        for name, part in subject.module.named_children()
+    ]
+    record(subject, some_images())
+    for handle in handles:
+        handle.remove()
+    assert visited == ["head", "relu"]  # the walk ends at the output of the target layer itself
+
+
+def test_record_of_several_layers_is_one_forward_one_backward():
+    subject = tiny_subject(GapNet(), "relu")
+    with metered() as cost:
+        record_layers(subject, some_images(2), layers=["conv1", "conv2", "relu"])
+    assert (cost.forwards, cost.backwards) == (2, 2)
+
+
+@pytest.mark.parametrize("order", [["conv1", "conv2", "relu"], ["relu", "conv1", "conv2"]])
+def test_several_layers_in_one_pass_equal_one_at_a_time(order):
+    subject = tiny_subject(GapNet(), "relu")
+    together = record_layers(subject, some_images(), layers=order)
+    assert list(together) == order
+    for name in order:
+        alone = record(subject, some_images(), layer=name)
+        assert together[name].layer == alone.layer == name
+        torch.testing.assert_close(together[name].activations, alone.activations)
+        torch.testing.assert_close(together[name].gradients, alone.gradients)
+        torch.testing.assert_close(together[name].logits, alone.logits)
+
+
+def test_several_layers_around_an_in_place_relu_equal_one_at_a_time():
+    subject = tiny_subject(InPlaceNet(), "conv")
+    together = record_layers(subject, some_images(), layers=["conv", "relu"])
+    assert (together["conv"].activations < 0).any()
+    torch.testing.assert_close(together["relu"].activations, together["conv"].activations.relu())
+    for name in together:
+        torch.testing.assert_close(together[name].gradients, record(subject, some_images(), layer=name).gradients)
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_record_works_whatever_grad_mode_the_caller_is_in(guard):
+    subject = tiny_subject(GapNet(), "relu")
+    expected = record(subject, some_images())
+    with guard():
+        before = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        rec = record(subject, some_images())  # images made in inference mode are inference tensors
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+    assert torch.equal(rec.gradients, expected.gradients)
+    assert torch.equal(rec.activations, expected.activations)
+
+
+@every_net
+def test_record_of_a_frozen_model_equals_that_of_a_trainable_one(net, layer):
+    subject = tiny_subject(net(), layer)
+    expected = record(subject, some_images())
+    frozen(subject.module)
+    rec = record(subject, some_images())
+    # attention has a fast path for frozen weights: equal to rounding, not to the bit
+    torch.testing.assert_close(rec.gradients, expected.gradients, rtol=1e-4, atol=1e-6)
+    assert not any(parameter.requires_grad for parameter in subject.module.parameters())
+
+
+def test_record_works_on_a_forward_decorated_with_no_grad():
+    decorated = tiny_subject(NoGradNet(), "relu")
+    rec = record(decorated, some_images())
+    assert torch.equal(rec.gradients, record(tiny_subject(GapNet(), "relu"), some_images()).gradients)
+    assert not torch.is_inference_mode_enabled()
+    assert torch.is_grad_enabled()
+
+
+def test_record_works_on_a_bf16_model_whose_forward_is_decorated_with_no_grad():
+    def feed(images):
+        return images.bfloat16()
+
+    decorated = tiny_subject(NoGradNet().bfloat16(), "relu", preprocess=feed)  # cast to fp32 after it
+    plain = tiny_subject(GapNet().bfloat16(), "relu", preprocess=feed)
+    assert torch.equal(record(decorated, some_images()).gradients, record(plain, some_images()).gradients)
+
+
+def test_record_says_so_when_a_no_grad_block_inside_the_model_ends_after_the_layer():
+    class Probe(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU())
+            self.head = nn.Linear(4, CLASSES)
+
+        def forward(self, images):
+            with torch.no_grad():
+                found = self.backbone(images)
+            return self.head(found.mean((2, 3)))
+
+    subject = tiny_subject(Probe())
+    with pytest.raises(ZeroGradient, match=r"cut off from 'backbone\.1'"):
+        record(subject, some_images(), layer="backbone.1")
+
+
+def test_record_says_so_when_the_forward_is_decorated_with_inference_mode():
+    class Deployed(GapNet):
+        @torch.inference_mode()
+        def forward(self, images):
+            return super().forward(images)
+
+    with pytest.raises(ZeroGradient, match="cut off from 'relu'"):
+        record(tiny_subject(Deployed()), some_images(), layer="relu")
+
+
+def test_in_place_relu_after_the_target_does_not_rewrite_the_activations():
+    subject = tiny_subject(InPlaceNet(), "conv")
+    images = some_images()
+    rec = record(subject, images)
+    assert (rec.activations < 0).any()
+    torch.testing.assert_close(rec.activations, subject.module.conv(images).detach())
+    assert not rec.gradients[rec.activations < 0].any()
+
+
+def test_activations_and_gradients_are_detached_fp32_even_of_a_bf16_model():
+    subject = tiny_subject(GapNet().bfloat16(), "relu", preprocess=lambda images: images.bfloat16())
+    rec = record(subject, some_images())
+    for tensor in (rec.activations, rec.gradients, rec.logits):
+        assert tensor.dtype == torch.float32
+        assert not tensor.requires_grad
+    exact = tiny_subject(GapNet(), "relu")
+    exact.module.load_state_dict({key: value.float() for key, value in subject.module.state_dict().items()})
+    # bf16 keeps 8 bits
+    torch.testing.assert_close(rec.activations, record(exact, some_images()).activations, rtol=0.05, atol=0.05)
+
+
+def test_tokens_are_folded_without_the_class_token():
+    rec = record(tiny_subject(TokenNet(patch=4), "block2.norm1"), some_images(2))
+    assert rec.activations.shape == rec.gradients.shape == (2, 8, 4, 4)
+
+
+def test_channels_last_features_are_folded_to_channels_first():
+    subject = tiny_subject(ChannelsLastNet(), "norm")
+    rec = record(subject, some_images(2))
+    raw = subject.module.norm(subject.module.conv(some_images(2)).permute(0, 2, 3, 1))
+    assert rec.activations.shape == (2, 6, 4, 4)
+    for i, j in ((0, 0), (1, 3), (2, 1)):
+        torch.testing.assert_close(rec.activations[:, :, i, j], raw[:, i, j].detach())
+
+
+def test_recorded_images_are_the_ones_given():
+    images = some_images()
+    assert record(tiny_subject(GapNet(), "relu"), images).images is images
+
+
+def test_what_stands_behind_the_layer_reaches_the_head_and_not_the_recording():
+    subject = tiny_subject(GapNet(), "relu")
+    plain = record(subject, some_images())
+    rec = record(subject, some_images(), plain.target, behind=lambda activations: activations / 2)
+    bias = subject.module.head.bias.detach()
+    assert torch.equal(rec.activations, plain.activations)
+    torch.testing.assert_close(rec.logits - bias, (plain.logits - bias) / 2)
+    torch.testing.assert_close(rec.gradients, plain.gradients / 2)  # of the score with the edit in between
+    with pytest.raises(ZeroGradient):
+        record(subject, some_images(), behind=torch.zeros_like)
+
+
+def test_run_behind_gives_features_before_the_edit_and_scores_after_it():
+    subject = tiny_subject(GapNet(), "relu")
+    plain = record(subject, some_images())
+    found, logits = run_behind(subject, some_images(), lambda activations: activations * 2)
+    assert torch.equal(found, plain.activations)
+    bias = subject.module.head.bias
+    torch.testing.assert_close(logits - bias, 2 * (plain.logits - bias))
+    assert torch.equal(features(subject, some_images()), plain.activations)
+
+
+def replaced(output):
+    """A collection with every tensor in it replaced by None."""
+    if isinstance(output, dict):
+        return type(output)({key: replaced(value) for key, value in output.items()})
+    if isinstance(output, tuple | list):
+        items = [replaced(item) for item in output]
+        return output._make(items) if isinstance(output, Pair) else type(output)(items)
+    return None if isinstance(output, torch.Tensor) else output
+
+
+Pair = namedtuple("Pair", "maps extra")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda maps: (maps, 1),
+        lambda maps: [maps, 1],
+        lambda maps: Pair(maps, 1),
+        lambda maps: ((maps, 1), 2),
+        lambda maps: {"first": maps, "second": 1},
+        lambda maps: OrderedDict(aside=1, logits=maps),
+    ],
+    ids=["tuple", "list", "namedtuple", "nested", "dict", "logits"],
+)
+def test_a_layer_may_return_a_collection(wrap):
+    class Layer(nn.Conv2d):
+        def forward(self, images):
+            return wrap(super().forward(images))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Layer(3, 4, 3, stride=2)
+            self.head = nn.Linear(4, CLASSES)
+
+        def forward(self, images):
+            output = self.layer(images)
+            assert repr(replaced(output)) == repr(wrap(None))
+            while not isinstance(output, torch.Tensor):
+                output = (output.get("logits", output.get("first"))) if isinstance(output, dict) else output[0]
+            return self.head(output.relu().mean((2, 3)))
+
+    subject = tiny_subject(Net())
+    rec = record(subject, some_images(), layer="layer")
+    plain = nn.Conv2d(3, 4, 3, stride=2)
+    plain.load_state_dict(subject.module.layer.state_dict())
+    torch.testing.assert_close(rec.activations, plain(some_images()).detach())
+    assert rec.gradients.any()
+
+
+def test_missing_layer_is_refused_with_the_nearest_names():
+    subject = tiny_subject(GapNet(), "relu")
+    with pytest.raises(ValueError, match=r"no layer 'conv3' in GapNet; did you mean '(conv1', 'conv2|conv2', 'conv1)'"):
+        record(subject, some_images(), layer="conv3")
+
+
+def test_missing_layer_unlike_any_other_is_refused_with_the_last_convolutions():
+    subject = tiny_subject(GapNet(), "relu")
+    with pytest.raises(ValueError, match=r"convolutions nearest the output: 'conv2', 'conv1'"):
+        record(subject, some_images(), layer="zzzzzz")
+
+
+def test_a_layer_that_runs_twice_is_refused():
+    with pytest.raises(ValueError, match=r"layer 'relu' of tiny runs more than once"):
+        record(tiny_subject(SharedReluNet()), some_images(), layer="relu")
+
+
+def test_a_layer_that_does_not_run_is_refused():
+    net = GapNet()
+    net.spare = nn.Conv2d(3, 4, 3)
+    with pytest.raises(ValueError, match=r"layer 'spare' of tiny does not run in a forward; name one that does"):
+        record(tiny_subject(net), some_images(), layer="spare")
+
+
+def test_a_subject_without_a_target_layer_is_refused():
+    with pytest.raises(ValueError, match="tiny has no layer whose output is a map of features; name one"):
+        record(tiny_subject(DenseNet()), some_images())
+
+
+def test_a_layer_whose_output_is_no_map_is_refused():
+    with pytest.raises(ValueError, match=r"layer 'head' of tiny gives \(3, 5\), which is no map of features of"):
+        record(tiny_subject(GapNet(), "relu"), some_images(), layer="head")
+
+
+def test_patches_that_the_head_does_not_read_are_refused_as_zero_gradient():
+    with pytest.raises(ZeroGradient, match=r"does not depend on layer 'block2' \(zero gradient everywhere\)"):
+        record(tiny_subject(TokenNet()), some_images(), layer="block2")
+
+
+def test_a_layer_that_the_score_is_cut_off_from_is_refused_as_zero_gradient():
+    class Detached(GapNet):
+        def forward(self, images):
+            return self.head(self.relu(self.conv2(self.conv1(images))).detach().mean((2, 3)))
+
+    with pytest.raises(ZeroGradient):
+        record(frozen_subject(Detached()), some_images(), layer="relu")
+    with pytest.raises(ZeroGradient):
+        record(tiny_subject(Detached()), some_images(), layer="relu")
+
+
+def frozen_subject(net):
+    subject = tiny_subject(net)
+    frozen(subject.module)
+    return subject
+
+
+@pytest.mark.parametrize("target", [[0, 1, CLASSES], [-1, 0, 0]])
+def test_a_class_out_of_range_is_refused(target):
+    with pytest.raises(ValueError, match=r"out of range; the model has 5 classes, numbered 0 to 4"):
+        record(tiny_subject(GapNet(), "relu"), some_images(3), torch.tensor(target))
+
+
+@pytest.mark.parametrize("target", [torch.tensor(1), torch.tensor([1]), torch.zeros(3, 1, dtype=torch.long)])
+def test_a_target_of_the_wrong_shape_is_refused(target):
+    with pytest.raises(ValueError, match="target must hold one class per image, got shape"):
+        record(tiny_subject(GapNet(), "relu"), some_images(3), target)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])
+def test_images_outside_the_unit_range_are_refused(value):
+    images = some_images()
+    images[1, 0, 3, 3] = value
+    with pytest.raises(ValueError, match=r"images must be in \[0, 1\], got \[.*pass them before normalisation"):
+        record(tiny_subject(GapNet(), "relu"), images)
+
+
+def test_a_model_in_training_mode_is_refused():
+    subject = tiny_subject(GapNet(), "relu")
+    subject.module.train()
+    with pytest.raises(ValueError, match=r"tiny is in training mode.*call \.eval\(\) first"):
+        record(subject, some_images())
+    assert subject.module.training
+
+
+def test_recording_of_an_image_does_not_depend_on_its_batch():
+    subject = tiny_subject(FlatNet(), "relu")
+    together = record(subject, some_images(4))
+    for index in range(4):
+        alone = record(subject, some_images(4)[index : index + 1])
+        torch.testing.assert_close(together.activations[index], alone.activations[0])
+        torch.testing.assert_close(together.gradients[index], alone.gradients[0])

@@ -16,7 +16,7 @@ from camcore.errors import BadInput
 ROOT = Path(__file__).parent
 PLAN = pytest.StashKey[Any]()
 LOG = pytest.StashKey[Any]()
-MODULES = pytest.StashKey[dict[str, Any]]()
+CASES = pytest.StashKey[list[tuple[str, str]]]()
 STARTED = pytest.StashKey[float]()
 RESULTS = pytest.StashKey[Any]()
 
@@ -37,27 +37,34 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STARTED] = time.monotonic()
     given = {option.dest: config.getoption(option.dest) for option in options.OPTIONS}
     if not asks_for_audits(config.args):
-        if any(value for value in given.values()):
+        if any(value is not None for value in given.values()):
             raise pytest.UsageError("options of the audits were given, but no audits: run pytest audits ...")
         return
-    if config.option.collectonly or config.option.help:
-        return
-    if getattr(config.option, "dist", "no") == "load":
-        config.option.dist = "loadgroup"  # one audit of one model stays on one worker and measures once
     try:
-        config.stash[PLAN], config.stash[LOG] = make_plan(config, given)
+        settings = options.read_settings(given, os.environ)
+        config.stash[CASES] = cases(settings)
+        if not (config.option.collectonly or config.option.help):
+            config.stash[PLAN], config.stash[LOG] = make_plan(config, settings)
     except BadInput as problem:
         raise pytest.UsageError(str(problem)) from None
 
 
 def asks_for_audits(args: Sequence[str]) -> bool:
-    """Whether the command line names the audits' folder or something in it."""
+    """Whether the command line names the audits' folder, something in it, or a folder around it."""
     audits = ROOT / "audits"
     paths = [Path(arg.split("::")[0]).resolve() for arg in args]
-    return any(path == audits or audits in path.parents for path in paths)
+    return any(path.is_relative_to(audits) or audits.is_relative_to(path) for path in paths)
 
 
-def make_plan(config: pytest.Config, given: dict[str, Any]) -> tuple[Any, Any]:
+def cases(settings: options.Settings) -> list[tuple[str, str]]:
+    """(model's id, CAM method): what each audit is asked of. Loads no model."""
+    from audits.plan import chosen_cams, subject_ids
+
+    named = zip(settings.models, subject_ids(settings.models), strict=True)
+    return [(name, cam) for spec, name in named for cam in chosen_cams(spec, settings.cams)]
+
+
+def make_plan(config: pytest.Config, settings: options.Settings) -> tuple[Any, Any]:
     """The plan and the log of this process."""
     import torch
 
@@ -67,7 +74,6 @@ def make_plan(config: pytest.Config, given: dict[str, Any]) -> tuple[Any, Any]:
     worker = getattr(config, "workerinput", None)
     if worker is not None:
         torch.set_num_threads(max(1, torch.get_num_threads() // worker["workercount"]))
-    settings = options.read_settings(given, os.environ)
     plan = prepare(settings, batch_sizes=worker["batch_sizes"] if worker else {}, main=worker is None)
     name = worker["workerid"] if worker else "master"
     run = worker["run"] if worker else uuid4().hex
@@ -82,10 +88,21 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["batch_sizes"] = {one.id: one.terms.batch_size for one in plan.audited} if plan else {}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if PLAN not in config.stash or config.option.dist != "load":
+        return None
+    from audits.scheduling import OneWorkerPerMeasurement
+
+    return OneWorkerPerMeasurement(config, log)
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     plan = config.stash.get(PLAN, None)
     if plan is None:
         return []
+    from reports.terminal import printable
+
     settings, policy = plan.settings, plan.policy
     lines = [
         f"audits: profile {settings.profile}, seed {settings.seed}, device {plan.device}, "
@@ -102,29 +119,21 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines += [f"skipped: {file}: {reason}" for file, reason in dataset.skipped[:10]]
         if len(dataset.skipped) > 10:
             lines.append(f"skipped: and {len(dataset.skipped) - 10} more files of {dataset.spec}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "ask" not in metafunc.fixturenames or metafunc.definition.get_closest_marker("audit") is None:
         return
-    from audits.plan import chosen_cams, subject_ids
-
-    given = {option.dest: metafunc.config.getoption(option.dest) for option in options.OPTIONS}
-    settings = options.read_settings(given, os.environ)
-    cases = [
-        pytest.param(name, cam, id=f"{name}-{cam}", marks=pytest.mark.xdist_group(f"{name}-{metafunc.module.__name__}"))
-        for spec, name in zip(settings.models, subject_ids(settings.models), strict=True)
-        for cam in chosen_cams(spec, settings.cams)
-    ]
-    metafunc.parametrize(("audited_id", "cam"), cases)
+    parameters = [pytest.param(name, cam, id=f"{name}-{cam}") for name, cam in metafunc.config.stash[CASES]]
+    metafunc.parametrize(("audited_id", "cam"), parameters)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        marker = item.get_closest_marker("audit")
-        if marker is not None:
-            config.stash.setdefault(MODULES, {})[marker.args[0]] = item.module  # type: ignore[attr-defined]
+        if item.get_closest_marker("audit") is not None:
+            # a warning of the model's own code is no verdict; in our tests it is an error
+            item.add_marker(pytest.mark.filterwarnings("default"))
 
 
 @pytest.fixture
@@ -144,7 +153,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         log=request.config.stash[LOG],
         profile=plan.settings.profile,
         rerun=plan.settings.command,
-        node_id=request.node.nodeid.partition("@")[0],  # xdist appends its group
+        node_id=request.node.nodeid,
         conclude=lambda verdict: conclude(verdict, record_property),
         progress=progress if sys.stderr.isatty() else None,
     )
@@ -171,7 +180,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         assemble(
             plan,
             finished_claims(folder, run=config.stash[LOG].run),
-            config.stash.get(MODULES, {}),
             command=" ".join(["pytest", *config.invocation_params.args]),
             seconds=time.monotonic() - config.stash[STARTED],
             interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR),
@@ -181,7 +189,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     html.write(results, folder / "report.html")
     config.stash[RESULTS] = results
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
-        session.exitstatus = results.exit_code
+        session.exitstatus = results.exit_code or exitstatus  # tests that are no audits may have failed
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from audits.encode import claim_record
+from audits.encode import claim_record, described
 from audits.journal import Journal, Log
 from audits.policy import Policy
 from audits.question import Question
@@ -59,13 +59,15 @@ class Ask:
             show: As `camcore.engine.Show`, likewise.
             version: Of the audit: part of the key of everything journalled.
             premise: What must hold before the question makes sense, established on a few images; what it returns is
-                handed to measure and show by keyword. If it raises ValueError the verdict is ERROR.
+                handed to measure and show by keyword. If it raises, the verdict is ERROR.
         """
         claim = question.claim(cam, self.policy.claims[question.name])
         measurement = self._key(question.audit, version)
-        key = f"{measurement}|{claim.id}|{self.policy.sha256}|{self.terms.level}|{self.terms.budget}"
+        # the name: two models of one run may be the same, and each has a verdict of its own
+        terms = (self.policy.sha256, self.terms.level, self.terms.budget)
+        key = "|".join(map(str, (measurement, self.subject.name, claim.id, *terms)))
         known = self.log.claims.get(key)
-        if known is not None:
+        if known is not None and known["verdict"] != Outcome.ERROR:  # what broke may work by now
             self.log.claim(key, known)
             self.conclude(concluded(claim, known))
             return
@@ -97,21 +99,24 @@ class Ask:
         if premise is not None:
             try:
                 given = self._established(audit, premise)
-            except (ValueError, RuntimeError) as problem:
-                return Verdict(claim=claim, outcome=Outcome.ERROR, reason=f"{type(problem).__name__}: {problem}")
+            except Exception as problem:
+                return failed(claim, problem)
         ready: Measure = partial(measure, **given)
         shown: Show = partial(show, **given)
-        return evaluate(
-            claim,
-            ready,
-            self.subject,
-            self.dataset,
-            column=column,
-            terms=self.terms,
-            journal=Journal(self.log, measurement),
-            show=shown,
-            progress=self.progress,
-        )
+        try:
+            return evaluate(
+                claim,
+                ready,
+                self.subject,
+                self.dataset,
+                column=column,
+                terms=self.terms,
+                journal=Journal(self.log, measurement),
+                show=shown,
+                progress=self.progress,
+            )
+        except Exception as problem:  # the model's own code can raise anything
+            return failed(claim, problem)
 
     def _established(self, audit: str, premise: Premise) -> Mapping[str, Any]:
         """The premise's result, established once for all methods."""
@@ -124,9 +129,12 @@ class Ask:
     def _key(self, audit: str, version: str) -> str:
         """Whatever the measured rows depend on."""
         parts = (
+            # not the weights alone: two models may share them and differ in their code or their preprocessing
+            self.subject.spec,
             self.subject.sha256,
             self.subject.target_layer,
-            *self.subject.geometry.crop,
+            self.subject.geometry,
+            described(self.subject.preprocess),
             audit,
             version,
             ",".join(self.cams),
@@ -136,6 +144,12 @@ class Ask:
             self.profile,
         )
         return "|".join(map(str, parts))
+
+
+def failed(claim: Claim, problem: Exception) -> Verdict:
+    """The verdict on a claim that could not be measured: the type and the message of the error, in one line."""
+    message = " ".join(str(problem).split())
+    return Verdict(claim=claim, outcome=Outcome.ERROR, reason=f"{type(problem).__name__}: {message}")
 
 
 def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:

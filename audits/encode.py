@@ -1,6 +1,7 @@
 """Verdicts as the plain dicts that results.json is made of: builtin types only, NaN as null, pictures as base64."""
 
 import base64
+import re
 from io import BytesIO
 from math import isfinite
 from typing import Any
@@ -74,6 +75,11 @@ def evidence(piece: Evidence) -> dict[str, Any]:
         case Table():
             rows = [[finite(cell) if isinstance(cell, float) else cell for cell in row] for row in piece.rows]
             return {"type": "table", "title": piece.title, "columns": list(piece.columns), "rows": rows}
+
+
+def described(thing: object) -> str:
+    """Its repr without the address in memory, which would differ from run to run."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(thing))
 
 
 def finite(value: float | None) -> float | None:

@@ -4,12 +4,14 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
+from audits.encode import described
 from audits.plan import Audited, Plan, family_size
-from audits.question import claim_id, documentation
+from audits.question import audit_of, claim_id, documentation
 from camcore import statistics
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
@@ -43,7 +45,6 @@ def decide(records: Sequence[Mapping[str, Any]], expected: Sequence[tuple[str, s
 def assemble(
     plan: Plan,
     records: Sequence[Mapping[str, Any]],
-    modules: Mapping[str, ModuleType],
     *,
     command: str,
     seconds: float,
@@ -54,7 +55,6 @@ def assemble(
     Args:
         plan: Of the run.
         records: Finished claims, in any order.
-        modules: The audits by name, for their documentation.
         command: As it was typed.
         seconds: Since the start.
         interrupted: Whether the run was stopped before its end.
@@ -65,6 +65,7 @@ def assemble(
         ({**record} for record in records if (record["subject"], record["id"]) in place),
         key=lambda record: place[record["subject"], record["id"]],
     )
+    modules = audit_modules(plan)
     caught_by = {name: documentation(module.__doc__ or "") for name, module in modules.items()}
     for audited in plan.audited:
         family = [claim for claim in claims if claim["subject"] == audited.id and claim["gates"]]
@@ -73,7 +74,7 @@ def assemble(
         for claim, p_holm in zip(family, adjusted, strict=False):
             claim["p_holm"] = p_holm
     for claim in claims:
-        claim["controls"] = _names(caught_by[claim["audit"]]["caught_by"]) if claim["audit"] in caught_by else []
+        claim["controls"] = _names(caught_by[claim["audit"]]["caught_by"])
     verdict = decide(claims, expected)
     shown = {(claim["subject"], claim["id"]) for claim in claims}
     per_model = max((family_size(plan.policy, audited.cams) for audited in plan.audited), default=1)
@@ -119,6 +120,14 @@ def assemble(
     }
 
 
+def audit_modules(plan: Plan) -> dict[str, ModuleType]:
+    """The audits that the policy lists claims of, by name.
+
+    Imported, not collected: with xdist the main process collects nothing, and -k may leave some out.
+    """
+    return {name: import_module(f"audits.test_{name}") for name in dict.fromkeys(map(audit_of, plan.policy.claims))}
+
+
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
     found = {"python": platform.python_version()}
@@ -143,7 +152,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
         "n_params": sum(parameter.numel() for parameter in subject.module.parameters()),
         "kind": "classifier",
         "target_layer": subject.target_layer,
-        "preprocess": f"{resize}crop {geometry.crop[0]}x{geometry.crop[1]}, {subject.preprocess!r}",
+        "preprocess": f"{resize}crop {geometry.crop[0]}x{geometry.crop[1]}, {described(subject.preprocess)}",
         "unsafe": list(subject.unsafe),
     }
 

@@ -68,7 +68,7 @@ class Log:
 def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
     """All lines of all workers; a last line that a kill cut short is left out."""
     for path in sorted(written(folder, "results.jsonl", "results.gw*.jsonl")):
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:  # a disk that failed may have left any bytes
             for text in file:
                 try:
                     yield json.loads(text)
@@ -85,8 +85,8 @@ def finished_claims(folder: Path, *, run: str) -> list[dict[str, Any]]:
     return [line["claim"] for line in read_lines(folder) if line["type"] == "claim" and line["run"] == run]
 
 
-def start(folder: Path, *, resume: bool) -> None:
-    """Make the folder, and unless the run resumes one, forget what an earlier run wrote there.
+def make(folder: Path) -> None:
+    """Make the folder, if need be.
 
     Raises:
         OSError: The folder cannot be made or written.
@@ -95,9 +95,16 @@ def start(folder: Path, *, resume: bool) -> None:
     probe = folder / ".writable"
     probe.touch()
     probe.unlink()
-    if not resume:
-        for path in written(folder, "results.jsonl", "results.gw*.jsonl", "results.json", "report.html"):
-            path.unlink()
+
+
+def forget(folder: Path) -> None:
+    """Remove what an earlier run wrote: only once nothing is wrong with the new one.
+
+    Raises:
+        OSError: Something cannot be removed.
+    """
+    for path in written(folder, "results.jsonl", "results.gw*.jsonl", "results.json", "report.html"):
+        path.unlink()
 
 
 def written(folder: Path, *patterns: str) -> list[Path]:

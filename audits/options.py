@@ -127,7 +127,7 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
     for option in OPTIONS:
         value = given.get(option.dest)
         text = environment.get(option.environment)
-        if value in (None, [], False) and text:
+        if value is None and text:
             value = _from_environment(option, text)
         found[option.dest.removeprefix("audit_option_")] = option.default if value is None else value
     if found["batch_size"] is not None and found["batch_size"] < 1:
@@ -152,7 +152,7 @@ def _from_environment(option: Option, text: str) -> Any:
     if option.is_flag:
         return text.lower() not in ("0", "false", "no", "")
     if option.many:
-        return [option.convert(part) for part in text.split(",")]
+        return [option.convert(part.strip()) for part in text.split(",")]
     try:
         return option.convert(text)
     except ValueError:

@@ -1,8 +1,11 @@
 """The plan of a run: settings looked up and loaded, everything that can be wrong found before anything is measured."""
 
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -48,8 +51,11 @@ def subject_ids(models: Sequence[str]) -> list[str]:
         prefix, _, rest = spec.rpartition(":") if spec.startswith("py:") else spec.partition(":")
         short = f"{prefix.split('/')[-1].removeprefix('py:')}-{rest}" if spec.startswith("py:") else rest or prefix
         short = re.sub(r"[^\w.-]+", "-", short).strip("-") or "model"
-        taken = sum(one == short or one.startswith(f"{short}.") for one in ids)
-        ids.append(f"{short}.{taken + 1}" if taken else short)
+        name, count = short, 1
+        while name in ids:
+            count += 1
+            name = f"{short}.{count}"
+        ids.append(name)
     return ids
 
 
@@ -85,16 +91,12 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
     device = resolve_device(settings.device)
     methods = [chosen_cams(spec, settings.cams) for spec in settings.models]
     if main:
-        try:
-            journal.start(settings.report, resume=settings.resume)
-        except OSError as problem:
-            raise BadInput(
-                f"cannot write the report to {str(settings.report)!r} ({problem.strerror}); "
-                "give a folder that can be written with --audit-report"
-            ) from None
+        with _writing(settings.report):
+            journal.make(settings.report)
     audited = []
     for spec, name, cams in zip(settings.models, subject_ids(settings.models), methods, strict=True):
-        subject = find_subject(spec, weights=settings.weights, device=device, layer=settings.layer)
+        with _trying(spec):
+            subject = find_subject(spec, weights=settings.weights, device=device, layer=settings.layer)
         subject = replace(subject, name=name)
         if settings.cams and subject.target_layer is None:
             raise BadInput(
@@ -103,7 +105,8 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
             )
         data = settings.data or default_data(spec, settings.weights)
         dataset = find_dataset(data, subject=subject, n=policy.images, seed=settings.seed)
-        size = settings.batch_size or batch_sizes.get(name) or fastest_batch_size(subject)
+        with _trying(spec):
+            size = settings.batch_size or batch_sizes.get(name) or fastest_batch_size(subject)
         terms = Terms(
             level=statistics.simultaneous_level(policy.level, family_size(policy, cams)),
             budget=policy.images,
@@ -113,7 +116,38 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
             max_degenerate=policy.max_degenerate,
         )
         audited.append(Audited(id=name, subject=subject, dataset=dataset, cams=cams, terms=terms))
+    if main and not settings.resume:
+        with _writing(settings.report):
+            journal.forget(settings.report)
     return Plan(settings=settings, policy=policy, device=device, audited=tuple(audited))
+
+
+@contextmanager
+def _writing(report: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise BadInput(
+            f"cannot write the report to {str(report)!r} ({problem.strerror}); "
+            "give a folder that can be written with --audit-report"
+        ) from None
+
+
+@contextmanager
+def _trying(spec: str) -> Iterator[None]:
+    """The model's own code can raise anything while it is loaded, probed and timed; a warning is no obstacle."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            yield
+    except BadInput:
+        raise
+    except Exception as problem:
+        message = " ".join(str(problem).split())
+        raise BadInput(
+            f"the model {spec!r} does not run ({type(problem).__name__}: {message}); "
+            "it must take batches of any size, and give one row of scores per image"
+        ) from problem
 
 
 def family_size(policy: Policy, cams: Mapping[str, CamMethod]) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def load_policy(path: Path | None, *, profile: str) -> Policy:
             raise BadInput(
                 f"{where}: claims.{name}.severity is {claim['severity']!r}; choose one of {', '.join(SEVERITIES)}"
             )
+        if not isfinite(claim["margin"]):
+            raise BadInput(f"{where}: claims.{name}.margin is {claim['margin']!r}; it must be a finite number")
         claims[name] = ClaimPolicy(**claim)
     for key, low, high in (("level", 0.5, 1), ("max_degenerate", -1e-9, 1)):
         if not low < content[key] < high:

@@ -23,7 +23,7 @@ class Question:
     @property
     def audit(self) -> str:
         """The audit it belongs to."""
-        return self.name.partition("/")[0]
+        return audit_of(self.name)
 
     def claim(self, cam: str, policy: ClaimPolicy) -> Claim:
         """The claim for one CAM method, with the policy's margin and severity."""
@@ -39,6 +39,11 @@ class Question:
             bounds=self.bounds,
             direction=self.direction,
         )
+
+
+def audit_of(name: str) -> str:
+    """The audit that a claim "<audit>/<claim>" belongs to."""
+    return name.partition("/")[0]
 
 
 def claim_id(name: str, cam: str) -> str:

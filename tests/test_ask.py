@@ -1,0 +1,206 @@
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from audits import test_deletion as deletion
+from audits import test_wall as wall
+from audits.ask import Ask, Premise
+from audits.journal import Log
+from audits.policy import load_policy
+from camcore.cam import METHODS
+from camcore.engine import Terms
+from camcore.images import Batch
+from camcore.layers import with_target_layer
+from camcore.subject import Classifier, Normalise
+from camcore.verdict import Outcome, Verdict
+from camcore.wall import build_wall
+from fixtures.controls import find_control
+from fixtures.datasets.scenes import scenes
+from fixtures.subjects.weights import weights_sha256
+from tests.tiny import DenseNet, GapNet, numbered_dataset, tiny_subject
+
+QUESTION = deletion.BEATS_RANDOM
+
+
+def tiny() -> Classifier:
+    return tiny_subject(GapNet(), "conv2")
+
+
+def asking(subject: Classifier, folder: Path, verdicts: list[Verdict], *, resume: bool = False) -> Ask:
+    return Ask(
+        subject=subject,
+        dataset=numbered_dataset(20, size=16),
+        cams={"hirescam": METHODS["hirescam"]},
+        policy=load_policy(None, profile="smoke"),
+        terms=Terms(level=0.95, budget=20, seed=0, batch_size=6),
+        log=Log(folder, "master", run="this", resume=resume),
+        profile="smoke",
+        rerun="pytest",
+        node_id="audits/test_x.py::test_y",
+        conclude=verdicts.append,
+    )
+
+
+def constant(subject: Classifier, batch: Batch, *, value: float = 0.9, **_given: object) -> Mapping[str, Tensor]:
+    return {"value": subject.logits(batch.images)[:, 0].detach() * 0 + value}
+
+
+def nothing(*_args: object, **_given: object) -> tuple[()]:
+    return ()
+
+
+def put(ask: Ask, *, value: float = 0.9, premise: Premise | None = None) -> None:
+    measure = partial(constant, value=value)
+    ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1", premise=premise)
+
+
+def state_of(module: nn.Module) -> list[object]:
+    """All that an audit must leave as it was, but for the weights."""
+    hooks = [len(group) for each in module.modules() for name, group in vars(each).items() if name.endswith("_hooks")]
+    gradients = [parameter.grad is None for parameter in module.parameters()]
+    wanted = [parameter.requires_grad for parameter in module.parameters()]
+    return [hooks, gradients, wanted, [each.training for each in module.modules()]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draws", [1, "broken"])
+def test_the_model_leaves_the_audits_as_it_came(draws: object, tmp_path: Path) -> None:
+    subject = with_target_layer(find_control("clean"))
+    verdicts: list[Verdict] = []
+    ask = replace(asking(subject, tmp_path, verdicts), dataset=scenes(20, seed=0))
+    before = weights_sha256(subject.module), state_of(subject.module)
+    random_state, grad_enabled = torch.get_rng_state(), torch.is_grad_enabled()
+
+    ask(
+        deletion.BEATS_RANDOM,
+        "hirescam",
+        measure=partial(deletion.deletion, cams=ask.cams, draws=draws),
+        column="hirescam:over_random:0.2",
+        show=partial(deletion.show, name="hirescam", cam=ask.cams["hirescam"], column="hirescam:over_random:0.2"),
+        version="1",
+    )
+    ask(
+        wall.LEAKAGE,
+        "hirescam",
+        premise=lambda images: {"wall": build_wall(subject, images, seed=0)},
+        measure=partial(wall.wall_leakage, cams=ask.cams),
+        column="hirescam:leakage",
+        show=partial(wall.show, name="hirescam", cam=ask.cams["hirescam"]),
+        version="1",
+    )
+
+    assert (verdicts[0].outcome is Outcome.ERROR) == (draws == "broken")
+    assert len(verdicts[1].evidence) > 0
+    assert (weights_sha256(subject.module), state_of(subject.module)) == before
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.is_grad_enabled() == grad_enabled
+
+
+def test_a_verdict_is_journalled_and_concluded(tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    ask = asking(tiny(), tmp_path, verdicts)
+    put(ask)
+
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.PASS]
+    (record,) = ask.log.claims.values()
+    assert (record["verdict"], record["subject"], len(record["values"])) == ("PASS", "tiny", 16)
+    assert record["rerun"] == 'pytest "audits/test_x.py::test_y"'
+
+
+def test_a_known_claim_is_concluded_without_asking_the_model(tmp_path: Path) -> None:
+    first: list[Verdict] = []
+    second: list[Verdict] = []
+    put(asking(tiny(), tmp_path, first))
+    put(asking(tiny(), tmp_path, second, resume=True), value=-0.9)
+
+    assert second[0].outcome is Outcome.PASS
+    assert (second[0].estimate, second[0].reason) == (first[0].estimate, first[0].reason)
+
+
+def test_what_broke_is_tried_again_by_a_resumed_run(tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    put(asking(tiny(), tmp_path, verdicts), premise=refuse(RuntimeError("the disk was full")))
+    put(asking(tiny(), tmp_path, verdicts, resume=True))
+
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.ERROR, Outcome.PASS]
+
+
+# whatever the numbers depend on must be part of the key under which they are kept
+@pytest.mark.parametrize(
+    "changed",
+    [{"spec": "py:other.py:build"}, {"sha256": "1"}, {"preprocess": Normalise()}, {"target_layer": "conv1"}],
+)
+def test_another_model_is_measured_anew(changed: dict[str, object], tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    subject = tiny()
+    put(asking(subject, tmp_path, verdicts))
+    put(asking(replace(subject, **changed), tmp_path, verdicts, resume=True), value=-0.9)  # type: ignore[arg-type]
+
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.PASS, Outcome.FAIL]
+
+
+def test_two_names_for_one_model_share_rows_but_not_verdicts(tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    ask = asking(tiny(), tmp_path, verdicts)
+    put(ask)
+    put(replace(ask, subject=replace(ask.subject, name="tiny.2")), value=-0.9)
+
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.PASS, Outcome.PASS]
+    assert [record["subject"] for record in ask.log.claims.values()] == ["tiny", "tiny.2"]
+    assert len(ask.log.rows) == 1
+
+
+def test_a_model_without_features_is_not_applicable(tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    put(asking(tiny_subject(DenseNet()), tmp_path, verdicts))
+
+    assert verdicts[0].outcome is Outcome.NOT_APPLICABLE
+    assert "no saliency map to judge" in verdicts[0].reason
+
+
+def refuse(problem: Exception) -> Premise:
+    def premise(_images: Tensor) -> Mapping[str, object]:
+        raise problem
+
+    return premise
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, AssertionError])
+def test_a_premise_that_fails_is_an_error_in_one_line(kind: type[Exception], tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    put(asking(tiny(), tmp_path, verdicts), premise=refuse(kind("no wall\n  here")))
+
+    assert verdicts[0].outcome is Outcome.ERROR
+    assert verdicts[0].reason.startswith(f"{kind.__name__}: ")
+    assert "\n" not in verdicts[0].reason
+
+
+@pytest.mark.parametrize("kind", [ValueError, LookupError, AttributeError, UserWarning])
+def test_a_measure_that_fails_is_an_error_in_one_line(kind: type[Exception], tmp_path: Path) -> None:
+    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
+        raise kind("broken\nhere")
+
+    verdicts: list[Verdict] = []
+    ask = asking(tiny(), tmp_path, verdicts)
+    ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
+
+    assert verdicts[0].outcome is Outcome.ERROR
+    assert verdicts[0].reason == f"{kind.__name__}: broken here"
+
+
+def test_an_interrupt_is_no_verdict(tmp_path: Path) -> None:
+    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
+        raise KeyboardInterrupt
+
+    verdicts: list[Verdict] = []
+    ask = asking(tiny(), tmp_path, verdicts)
+    with pytest.raises(KeyboardInterrupt):
+        ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
+
+    assert verdicts == []
+    assert ask.log.claims == {}

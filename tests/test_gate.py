@@ -1,0 +1,168 @@
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audits.gate import EXIT, assemble, decide, expected_claims
+from audits.options import read_settings
+from audits.plan import Audited, Plan
+from audits.policy import load_policy
+from camcore.cam import METHODS
+from camcore.engine import Terms
+from reports.schema import Results
+from tests.tiny import GapNet, numbered_dataset, tiny_subject
+
+ANSWERS = ("PASS", "FAIL", "INCONCLUSIVE", "NOT_APPLICABLE", "ERROR", None)  # None: there is no record
+
+
+def decided(*gating: str | None, warn: str | None = "PASS") -> str:
+    answers = {**{f"gate{index}": answer for index, answer in enumerate(gating)}, "warn": warn}
+    records = [{"subject": "m", "id": name, "verdict": answer} for name, answer in answers.items() if answer]
+    return decide(records, [("m", name, name.rstrip("0123456789")) for name in answers])
+
+
+@pytest.mark.parametrize("answers", list(itertools.product(ANSWERS, repeat=2)))
+def test_nothing_passes_but_what_was_shown(answers: tuple[str | None, ...]) -> None:
+    verdict = decided(*answers)
+
+    if "FAIL" in answers:
+        assert verdict == "FAIL"
+    elif set(answers) <= {"PASS", "NOT_APPLICABLE"} and "PASS" in answers:
+        assert verdict == "PASS"
+    else:
+        assert verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize("warn", ANSWERS)
+def test_what_only_warns_decides_nothing(warn: str | None) -> None:
+    assert decided("PASS", warn=warn) == "PASS"
+    assert decided("FAIL", warn=warn) == "FAIL"
+    assert decided("ERROR", warn=warn) == "INCONCLUSIVE"
+
+
+def test_a_run_in_which_nothing_gates_does_not_pass() -> None:
+    assert decide([], []) == "INCONCLUSIVE"
+    assert decided(warn="PASS") == "INCONCLUSIVE"
+
+
+def test_a_record_of_another_model_shows_nothing() -> None:
+    records = [{"subject": "other", "id": "gate", "verdict": "PASS"}]
+
+    assert decide(records, [("m", "gate", "gate")]) == "INCONCLUSIVE"
+
+
+def test_only_a_pass_exits_0() -> None:
+    assert EXIT == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 6}
+
+
+def plan(tmp_path: Path, *names: str) -> Plan:
+    subject = replace(tiny_subject(GapNet(), "conv2"), sha256="0" * 64, weights="drawn")
+    audited = tuple(
+        Audited(
+            id=name,
+            subject=replace(subject, name=name, preprocess=lambda images: images),
+            dataset=numbered_dataset(4),
+            cams={"hirescam": METHODS["hirescam"], "gradcam": METHODS["gradcam"]},
+            terms=Terms(level=0.99, budget=4, seed=0, batch_size=2),
+        )
+        for name in names
+    )
+    settings = read_settings({"audit_option_report": str(tmp_path)}, {})
+    return Plan(settings=settings, policy=load_policy(None, profile="pr"), device="cpu", audited=audited)
+
+
+def record(subject: str, name: str, verdict: str, *, gates: bool = True, p: float | None = None) -> dict[str, Any]:
+    return {
+        "id": name,
+        "node_id": "",
+        "subject": subject,
+        "audit": name.partition("/")[0],
+        "audit_version": "1",
+        "kind": "DIR",
+        "sentence": "",
+        "severity": "gate" if gates else "warn",
+        "gates": gates,
+        "verdict": verdict,
+        "reason": "",
+        "measure": {"name": "", "unit": "", "direction": "above"},
+        "estimate": None,
+        "bounds": [0.0, 1.0],
+        "margin": 0.1,
+        "margin_source": "",
+        "p": p,
+        "p_holm": None,
+        "n_needed": None,
+        "cost": {"seconds": 0.0, "forwards": 0, "backwards": 0},
+        "values": [],
+        "units": [],
+        "evidence": [],
+        "controls": [],
+        "rerun": "",
+    }
+
+
+def results(made: Plan, *records: dict[str, Any]) -> Results:
+    return Results.model_validate(assemble(made, records, command="pytest audits", seconds=1.0, interrupted=False))
+
+
+def test_every_claim_of_the_policy_is_expected_of_every_model_and_method(tmp_path: Path) -> None:
+    made = plan(tmp_path, "a", "b")
+    expected = expected_claims(made)
+
+    assert len(expected) == len(set(expected)) == 2 * 2 * len(made.policy.claims)
+    assert ("b", "wall/leakage[gradcam]", "gate") in expected
+
+
+def test_what_was_not_tested_is_named_and_keeps_the_run_from_passing(tmp_path: Path) -> None:
+    made = plan(tmp_path, "a")
+    found = results(made, record("a", "wall/leakage[gradcam]", "PASS", p=0.01))
+
+    assert (found.verdict, found.exit_code) == ("INCONCLUSIVE", 6)
+    assert len(found.not_tested) == 2 * len(made.policy.claims) - 1
+    assert not any(line.startswith("wall/leakage[gradcam]") for line in found.not_tested)
+
+
+def test_claims_come_in_the_order_of_the_policy_and_strangers_are_left_out(tmp_path: Path) -> None:
+    names = [name for _, name, _ in expected_claims(plan(tmp_path, "a"))]
+    backwards = [record("a", name, "PASS") for name in reversed(names)]
+    found = results(plan(tmp_path, "a"), record("z", names[0], "FAIL"), record("a", "x/y[z]", "FAIL"), *backwards)
+
+    assert [claim.id for claim in found.claims] == names
+    assert found.verdict == "PASS"
+
+
+def test_holm_counts_the_claims_of_one_model_that_are_missing_too(tmp_path: Path) -> None:
+    made = plan(tmp_path, "a", "b")
+    gates = sum(severity == "gate" for subject, _, severity in expected_claims(made) if subject == "a")
+    found = results(
+        made,
+        record("a", "wall/leakage[gradcam]", "PASS", p=0.001),
+        record("a", "deletion/sharp_drop[gradcam]", "PASS", gates=False, p=0.001),
+        record("b", "wall/leakage[gradcam]", "PASS", p=0.5),
+    )
+    adjusted = {(claim.subject, claim.id): claim.p_holm for claim in found.claims}
+
+    assert adjusted["a", "wall/leakage[gradcam]"] == pytest.approx(0.001 * gates)
+    assert adjusted["a", "deletion/sharp_drop[gradcam]"] is None
+    assert adjusted["b", "wall/leakage[gradcam]"] == 1
+
+
+def test_audits_are_documented_whether_or_not_they_ran(tmp_path: Path) -> None:
+    found = results(plan(tmp_path, "a"), record("a", "wall/leakage[gradcam]", "PASS"))
+
+    assert [audit.name for audit in found.audits] == ["deletion", "wall"]
+    assert "uniform_map" in found.claims[0].controls
+
+
+def test_a_subject_is_described_alike_in_every_run(tmp_path: Path) -> None:
+    described = results(plan(tmp_path, "a")).subjects[0]
+
+    assert "0x" not in described.preprocess  # the address of a function
+    assert described == results(plan(tmp_path, "a")).subjects[0]
+    assert described.n_params == sum(weights.numel() for weights in GapNet().parameters())
+
+
+def test_data_that_two_models_share_is_listed_once(tmp_path: Path) -> None:
+    assert len(results(plan(tmp_path, "a", "b")).data) == 1

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+
+from audits.options import read_settings
+from audits.plan import Plan, chosen_cams, default_data, family_size, prepare, resolve_device, subject_ids
+from audits.policy import load_policy
+from camcore.cam import METHODS
+from camcore.errors import BadInput
+from camcore.statistics import simultaneous_level
+from tests.running import factories
+
+
+def plan(folder: Path, **given: object) -> Plan:
+    options = {"report": str(folder / "report"), "batch_size": 4, **given}
+    settings = read_settings({f"audit_option_{name}": value for name, value in options.items()}, {})
+    return prepare(settings, batch_sizes={})
+
+
+@pytest.mark.parametrize(
+    ("specs", "ids"),
+    [
+        (["resnet50"], ["resnet50"]),
+        (["torchvision:resnet50@IMAGENET1K_V1"], ["resnet50-IMAGENET1K_V1"]),
+        (["control:clean", "control:clean", "clean", "control:clean"], ["clean", "clean.2", "clean.3", "clean.4"]),
+        (["py:/a/b/model.py:build", "py:/c/model.py:build"], ["model.py-build", "model.py-build.2"]),
+        (["py:pkg.mod:build"], ["pkg.mod-build"]),
+        (["a/b", "<script>", "//"], ["a-b", "script", "model"]),
+    ],
+)
+def test_ids_are_short_and_no_two_are_alike(specs: list[str], ids: list[str]) -> None:
+    assert subject_ids(specs) == ids
+
+
+@pytest.mark.parametrize("specs", [["a", "a.2", "a", "a"], ["a.2", "a", "a"], ["a.2", "a.2", "a", "a", "a"]])
+def test_an_id_that_looks_like_a_second_one_is_not_given_twice(specs: list[str]) -> None:
+    assert len(set(subject_ids(specs))) == len(specs)
+
+
+def test_methods_are_the_users_then_the_controls_then_the_default() -> None:
+    assert list(chosen_cams("resnet50", ())) == ["hirescam"]
+    assert list(chosen_cams("resnet50", ("gradcam", "layercam"))) == ["gradcam", "layercam"]
+    assert list(chosen_cams("control:edge_map", ())) == ["edge_detector"]
+    assert list(chosen_cams("control:edge_map", ("gradcam",))) == ["gradcam"]
+    assert list(chosen_cams("resnet50", ("gradcam", "all"))) == sorted(METHODS)
+
+
+def test_every_claim_that_gates_shares_the_level(tmp_path: Path) -> None:
+    policy = load_policy(None, profile="pr")
+    gates = sum(claim.severity == "gate" for claim in policy.claims.values())
+    made = plan(tmp_path, cam=["gradcam", "hirescam"])
+
+    assert family_size(made.policy, made.audited[0].cams) == 2 * gates
+    assert made.audited[0].terms.level == simultaneous_level(policy.level, 2 * gates)
+
+
+def test_the_level_does_not_depend_on_what_else_is_audited(tmp_path: Path) -> None:
+    alone = plan(tmp_path, model=["control:clean"]).audited[0]
+    first, second = plan(tmp_path, model=["control:clean", "control:edge_map"]).audited
+
+    assert alone.terms == first.terms == second.terms
+    assert alone.dataset.sha256 == first.dataset.sha256
+
+
+def test_terms_come_from_the_policy_and_the_options(tmp_path: Path) -> None:
+    terms = plan(tmp_path, profile="smoke", seed=5).audited[0].terms
+
+    assert (terms.budget, terms.seed, terms.batch_size, terms.min_images) == (96, 5, 4, 16)
+
+
+def test_a_model_of_the_users_says_that_it_runs_code(tmp_path: Path) -> None:
+    subject = plan(tmp_path, model=[f"{factories(tmp_path)}convolutional"], data="scenes").audited[0].subject
+
+    assert subject.name == "models.py-convolutional"
+    assert subject.unsafe == ("runs code from models.py",)
+    assert subject.target_layer is not None
+
+
+def test_photographs_are_for_models_that_were_trained_on_them() -> None:
+    assert default_data("resnet50", None) == "imagenette"
+    assert default_data("resnet50", "random:0") == "scenes"
+    assert default_data("control:clean", None) == "scenes"
+
+
+def test_auto_is_some_device() -> None:
+    assert resolve_device("auto") in ("cpu", "cuda", "mps")
+    assert resolve_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cpu:x", "meta", "cuda:99"])
+def test_what_is_no_device_here_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(BadInput, match="pass cpu or auto") as raised:
+        resolve_device(name)
+
+    assert "\n" not in str(raised.value)

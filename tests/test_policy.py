@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+
+from audits.policy import SEVERITIES, load_policy
+from camcore.errors import BadInput
+from tests.running import overlay
+
+
+def test_the_shipped_policy_gives_every_threshold_a_source() -> None:
+    policy = load_policy(None, profile="pr")
+
+    assert policy.path == "policy.toml"
+    assert policy.claims
+    for claim in policy.claims.values():
+        assert claim.severity in SEVERITIES
+        assert claim.source
+        assert claim.why
+
+
+def test_profiles_grant_more_and_more_images() -> None:
+    images = [load_policy(None, profile=name).images for name in ("smoke", "pr", "release")]
+
+    assert images == sorted(images)
+    assert len(set(images)) == 3
+
+
+def test_an_overlay_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    shipped = load_policy(None, profile="pr")
+    laid = load_policy(overlay(tmp_path, '[claims."wall/leakage"]\nmargin = 0.2'), profile="pr")
+
+    assert laid.claims["wall/leakage"].margin == 0.2
+    assert laid.claims["wall/leakage"].severity == shipped.claims["wall/leakage"].severity
+    assert {**laid.claims, "wall/leakage": None} == {**shipped.claims, "wall/leakage": None}
+    assert (laid.level, laid.images) == (shipped.level, shipped.images)
+    assert laid.path == str(tmp_path / "policy.toml")
+
+
+def test_the_hash_is_of_the_content_not_of_the_file(tmp_path: Path) -> None:
+    shipped = load_policy(None, profile="pr").sha256
+
+    assert load_policy(overlay(tmp_path, "# nothing"), profile="pr").sha256 == shipped
+    assert load_policy(overlay(tmp_path, "level = 0.95"), profile="pr").sha256 == shipped
+    assert load_policy(overlay(tmp_path, "level = 0.9"), profile="pr").sha256 != shipped
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("lvel = 0.9", "unknown key 'lvel'; did you mean 'level'?"),
+        ("[profiles.night]\nimages = 3", "unknown key 'profiles.night'; known: smoke, pr, release"),
+        ('[claims."wall/leakage"]\nmargn = 1.0', "unknown key 'claims.wall/leakage.margn'; did you mean 'margin'?"),
+        ("level = 'high'", "level must be a number, got 'high'"),
+        ("level = true", "level must be a number, got True"),
+        ("level = 1.5", "level is 1.5; it must lie between 0.5 and 1"),
+        ("level = nan", "level is nan"),
+        ("max_degenerate = 2.0", "max_degenerate is 2.0"),
+        ("min_images = 0", "min_images is 0; it must be at least 1"),
+        ("min_images = 2.5", "min_images must be int, got 2.5"),
+        ("[profiles.pr]\nimages = 0", "profiles.pr.images is 0"),
+        ("claims = 3", "claims must be a table"),
+        ("[level]\nx = 1", "level must be a value"),
+        ('[claims."wall/leakage"]\nseverity = "fatal"', "choose one of gate, warn, info"),
+        ('[claims."wall/leakage"]\nmargin = nan', "margin is nan; it must be a finite number"),
+        ('[claims."wall/leakage"]\nmargin = inf', "margin is inf; it must be a finite number"),
+        ("level = ", "cannot be read as TOML"),
+    ],
+)
+def test_a_bad_overlay_is_refused_in_one_line(text: str, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as raised:
+        load_policy(overlay(tmp_path, text), profile="pr")
+
+    assert hint in str(raised.value)
+    assert str(tmp_path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(BadInput, match="cannot be read as TOML"):
+        load_policy(tmp_path / "policy.toml", profile="pr")
+
+
+def test_a_folder_is_no_policy(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read"):
+        load_policy(tmp_path, profile="pr")
+
+
+def test_an_unknown_profile_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(BadInput, match=r"no profile 'nightly' in policy\.toml; known: smoke, pr, release"):
+        load_policy(None, profile="nightly")

@@ -1,0 +1,125 @@
+"""`pytest audits` on the clean control: the same answer whatever the batch size and the number of workers."""
+
+import html
+import shlex
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.running import Run, difference, run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sevens(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("sevens")
+    pages = ("--html", folder / "page.html", "--self-contained-html", "--junitxml", folder / "junit.xml")
+    return run(folder / "report", "--audit-batch-size", "7", *pages)
+
+
+@pytest.fixture(scope="module")
+def singles(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tmp_path_factory.mktemp("singles"), "--audit-batch-size", "1", "-p", "no:html", "-p", "no:xdist")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tmp_path_factory.mktemp("large"), "--audit-batch-size", "32")
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("workers")
+    pages = ("--html", folder / "page.html", "--self-contained-html", "--junitxml", folder / "junit.xml")
+    return run(folder / "report", "--audit-batch-size", "7", "-n", "2", *pages)
+
+
+def test_the_clean_control_exits_0_and_says_where_the_report_is(sevens: Run) -> None:
+    assert sevens.code == 0, sevens.output
+    assert f"report: {sevens.report / 'report.html'}" in sevens.output
+    assert (sevens.report / "report.html").stat().st_size > 10_000
+    assert sevens.results["exit_code"] == 0
+    assert set(sevens.verdicts.values()) == {"PASS"}
+    assert sevens.results["not_tested"] == []
+
+
+def test_the_header_says_what_is_audited_and_how(sevens: Run) -> None:
+    header = sevens.output.partition("collected")[0]
+    results = sevens.results
+
+    assert "profile pr" in header
+    assert "seed 0" in header
+    assert f"device {results['run']['device']}" in header
+    assert results["run"]["policy_sha256"][:12] in header
+    assert "control:clean" in header
+    assert results["subjects"][0]["sha256"][:12] in header
+    assert "scenes (256 images" in header
+    assert results["data"][0]["sha256"][:12] in header
+
+
+@pytest.mark.parametrize("other", ["singles", "large"])
+def test_results_do_not_depend_on_the_batch_size(other: str, sevens: Run, request: pytest.FixtureRequest) -> None:
+    found = request.getfixturevalue(other)
+
+    assert found.code == 0, found.output
+    assert difference(sevens.results, found.results, tolerance=1e-5) == ""
+
+
+def test_results_do_not_depend_on_the_number_of_workers(sevens: Run, two_workers: Run) -> None:
+    assert two_workers.code == 0, two_workers.output
+    assert difference(sevens.results, two_workers.results, tolerance=0) == ""
+
+
+def test_workers_measure_no_image_twice(two_workers: Run) -> None:
+    assert len(list(two_workers.report.glob("results.gw*.jsonl"))) == 2
+    assert len(two_workers.rows) == len(set(two_workers.rows))
+
+
+def test_no_image_is_measured_that_no_claim_asked_for(sevens: Run, large: Run) -> None:
+    asked = {(claim["audit"], unit) for claim in sevens.results["claims"] for unit in claim["units"]}
+
+    assert len(sevens.rows) == len(large.rows) == len(asked)
+
+
+@pytest.mark.parametrize("fixture", ["sevens", "two_workers"])
+def test_pytest_html_has_the_columns_of_the_audits(fixture: str, request: pytest.FixtureRequest) -> None:
+    found: Run = request.getfixturevalue(fixture)
+    page = (found.report.parent / "page.html").read_text(encoding="utf-8")
+    shown = html.unescape(html.unescape(page))
+
+    assert 'data-column-type="verdict"' in shown
+    assert 'class=\\"col-verdict\\"' in shown
+    for claim in found.results["claims"]:
+        assert claim["id"] in shown
+        assert claim["reason"] in shown
+
+
+@pytest.mark.parametrize("fixture", ["sevens", "two_workers"])
+def test_junit_xml_carries_the_verdicts(fixture: str, request: pytest.FixtureRequest) -> None:
+    found: Run = request.getfixturevalue(fixture)
+    cases = ElementTree.parse(found.report.parent / "junit.xml").getroot().iter("testcase")
+    properties = [{one.get("name"): one.get("value") for one in case.iter("property")} for case in cases]
+
+    assert {(each["audit_claim"], each["audit_verdict"]) for each in properties} == {
+        (claim["id"], claim["verdict"]) for claim in found.results["claims"]
+    }
+
+
+def test_runs_without_pytest_html_and_xdist(singles: Run) -> None:
+    assert singles.code == 0, singles.output
+    assert set(singles.verdicts.values()) == {"PASS"}
+
+
+def test_the_rerun_line_repeats_one_claim(sevens: Run, tmp_path: Path) -> None:
+    claim = next(one for one in sevens.results["claims"] if one["audit"] == "wall")
+    pytest_, *arguments, node_id = shlex.split(claim["rerun"])
+
+    found = run(tmp_path, *arguments, what=node_id)
+
+    assert pytest_ == "pytest"
+    assert found.code == 6, found.output  # the other claims are missing
+    assert [one["id"] for one in found.results["claims"]] == [claim["id"]]
+    # but for Holm's correction, which needs all p-values of the family
+    assert difference(found.results["claims"], [{**claim, "p_holm": min(1, 3 * claim["p"])}], tolerance=1e-5) == ""

@@ -1,0 +1,132 @@
+"""0: all that gates passes; 1: something fails; 6: something was not shown. Closed by default."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.running import Run, factories, overlay, run
+
+pytestmark = pytest.mark.slow
+
+# one claim that gates, and that nothing could fail
+ONE_GATES = '[claims."deletion/beats_random"]\nmargin = -0.9\n' + "".join(
+    f'[claims."{name}"]\nseverity = "warn"\n'
+    for name in ("deletion/beats_edges", "deletion/sharp_drop", "wall/leakage")
+)
+FEW_IMAGES = "[profiles.smoke]\nimages = 8\n"
+
+
+def show(found: Run) -> str:
+    return found.output[-4000:]
+
+
+def test_a_gating_failure_exits_1(tmp_path: Path) -> None:
+    found = run(tmp_path, "--model", "control:edge_map", "--audit-profile", "smoke", "-p", "no:html")
+
+    assert found.code == 1, show(found)
+    assert found.results["exit_code"] == 1
+    assert found.results["verdict"] == "FAIL"
+    assert found.verdicts["edge_map", "wall/leakage"] == "FAIL"
+    assert "Traceback" not in found.output
+
+
+def test_a_failure_that_only_warns_is_xfailed_and_does_not_move_the_exit_code(tmp_path: Path) -> None:
+    options = ("--audit-profile", "smoke", "--audit-policy", overlay(tmp_path, ONE_GATES))
+
+    found = run(tmp_path / "report", "--model", "control:edge_map", *options)
+
+    assert found.verdicts["edge_map", "wall/leakage"] == "FAIL"
+    assert found.verdicts["edge_map", "deletion/beats_random"] == "PASS"
+    assert found.code == 0, show(found)
+    assert "1 passed, 3 xfailed" in found.output
+
+
+def test_claims_that_were_deselected_are_named_and_do_not_pass(tmp_path: Path) -> None:
+    found = run(tmp_path, "-k", "wall")
+
+    assert found.code == 6, show(found)
+    assert found.verdicts == {("clean", "wall/leakage"): "PASS"}
+    assert found.results["verdict"] == "INCONCLUSIVE"
+    assert [line.partition("[")[0] for line in found.results["not_tested"]] == [
+        "deletion/beats_random",
+        "deletion/beats_edges",
+        "deletion/sharp_drop",
+    ]
+
+
+def test_a_run_in_which_everything_was_deselected_does_not_pass(tmp_path: Path) -> None:
+    found = run(tmp_path, "-k", "no_such_audit")
+
+    assert found.code == 6, show(found)
+    assert len(found.results["not_tested"]) == 4
+
+
+def test_too_few_images_decide_nothing_and_every_model_is_judged_for_itself(tmp_path: Path) -> None:
+    policy = overlay(tmp_path, FEW_IMAGES)
+    models = ("--model", "control:clean", "--model", "control:clean", "--model", f"{factories(tmp_path)}dense")
+
+    found = run(tmp_path / "report", *models, "--audit-profile", "smoke", "--audit-policy", policy)
+
+    assert found.code == 6, show(found)
+    assert [subject["id"] for subject in found.results["subjects"]] == ["clean", "clean.2", "models.py-dense"]
+    assert found.results["not_tested"] == []
+    for claim in found.results["claims"]:
+        applies = claim["subject"] != "models.py-dense"
+        assert claim["verdict"] == ("INCONCLUSIVE" if applies else "NOT_APPLICABLE")
+        assert len(claim["values"]) == (8 if applies else 0)
+        assert not applies or "too few images: 8 images" in claim["reason"]
+
+
+def test_a_model_twice_in_a_run_is_measured_once(tmp_path: Path) -> None:
+    policy = overlay(tmp_path, FEW_IMAGES)
+    models = ("--model", "control:clean", "--model", "control:clean")
+
+    found = run(tmp_path / "report", *models, "--audit-profile", "smoke", "--audit-policy", policy, "-k", "wall")
+
+    assert found.verdicts == {("clean", "wall/leakage"): "INCONCLUSIVE", ("clean.2", "wall/leakage"): "INCONCLUSIVE"}
+    assert len(found.rows) == 8
+
+
+def test_a_model_to_which_nothing_applies_does_not_pass(tmp_path: Path) -> None:
+    found = run(tmp_path / "report", "--model", f"{factories(tmp_path)}dense", "--audit-profile", "smoke")
+
+    assert found.code == 6, show(found)
+    assert set(found.verdicts.values()) == {"NOT_APPLICABLE"}
+    assert "4 skipped" in found.output
+
+
+def test_a_model_that_breaks_is_an_error_with_its_message_and_no_traceback(tmp_path: Path) -> None:
+    spec = factories(tmp_path)
+    models = ("--model", f"{spec}breaks", "--model", f"{spec}breaks_oddly")
+
+    found = run(tmp_path / "report", *models, "--data", "scenes", "--audit-profile", "smoke")
+
+    assert found.code == 6, show(found)
+    assert set(found.verdicts.values()) == {"ERROR"}
+    assert {claim["reason"] for claim in found.results["claims"]} == {
+        "RuntimeError: the forward broke in the middle",
+        "LookupError: no such thing",
+    }
+    assert "Traceback" not in found.output
+    assert "raise self.error" not in found.output
+
+
+def test_a_warning_of_the_models_own_code_is_no_error(tmp_path: Path) -> None:
+    policy = overlay(tmp_path, "[profiles.smoke]\nimages = 16\n")
+    options = ("--audit-profile", "smoke", "--audit-policy", policy, "-k", "wall")
+
+    found = run(tmp_path / "report", "--model", f"{factories(tmp_path)}warns", *options)
+
+    assert "ERROR" not in found.verdicts.values()
+    assert len(found.results["claims"][0]["values"]) == 16
+
+
+def test_an_audit_that_passes_does_not_hide_a_failing_test(tmp_path: Path) -> None:
+    failing = tmp_path / "test_failing.py"
+    failing.write_text("def test_fails():\n    assert 1 == 2\n", encoding="utf-8")
+    policy = overlay(tmp_path, '[claims."wall/leakage"]\nseverity = "warn"')
+
+    found = run(tmp_path / "report", failing, "--audit-policy", policy, "-k", "beats or fails")
+
+    assert found.results["exit_code"] == 0
+    assert found.code == 1, show(found)

@@ -1,0 +1,111 @@
+"""A run that was killed goes on where it stopped, and ends as if nothing had happened."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.running import ROOT, Run, command, difference, environment, journalled, overlay, run
+
+pytestmark = pytest.mark.slow
+
+ONE_BY_ONE = ("--audit-batch-size", "1")  # as many journal lines as there can be
+PATIENCE = 120  # seconds for the first rows
+
+
+def stopped(report: Path, how: signal.Signals, *, after: int) -> Run:
+    """A run that was sent a signal as soon as its journal held that many rows."""
+    process = subprocess.Popen(
+        command(report, *ONE_BY_ONE),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while sum(line["type"] == "row" for line in journalled(report)) < after:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "no rows were journalled"
+            time.sleep(0.005)
+        process.send_signal(how)
+        output = process.communicate(timeout=PATIENCE)[0]
+    finally:
+        process.kill()
+    return Run(code=process.returncode, output=output, report=report)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tmp_path_factory.mktemp("whole"), *ONE_BY_ONE)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("killed")
+
+
+@pytest.fixture(scope="module")
+def left_behind(report: Path) -> bytes:
+    """The journal of a run that was killed while it wrote its last line."""
+    killed = stopped(report, signal.SIGKILL, after=20)
+    assert killed.code == -signal.SIGKILL
+    assert not (report / "results.json").exists()
+    journal = report / "results.jsonl"
+    whole_lines = journal.read_bytes().rpartition(b"\n")[0]
+    journal.write_bytes(whole_lines[:-15])
+    return journal.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def resumed(report: Path, left_behind: bytes) -> Run:
+    return run(report, *ONE_BY_ONE, "--audit-resume")
+
+
+def test_a_resumed_run_ends_like_one_that_was_never_killed(whole: Run, resumed: Run) -> None:
+    assert whole.code == resumed.code == 0, resumed.output
+    assert difference(whole.results, resumed.results, tolerance=0) == ""
+
+
+def test_what_was_measured_before_the_kill_is_not_measured_again(whole: Run, resumed: Run, left_behind: bytes) -> None:
+    journal = (resumed.report / "results.jsonl").read_bytes()
+
+    assert journal.startswith(left_behind + b"\n")
+    assert len(resumed.rows) == len(set(resumed.rows))
+    assert sorted(resumed.rows) == sorted(whole.rows)
+
+
+def test_a_line_that_was_cut_short_is_left_where_it_is_and_not_read(resumed: Run, left_behind: bytes) -> None:
+    half = left_behind.rpartition(b"\n")[2].decode()
+    lines = (resumed.report / "results.jsonl").read_text(encoding="utf-8").splitlines()
+
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(half)
+    assert half in lines
+
+
+def test_another_margin_judges_again_without_measuring_again(resumed: Run, tmp_path: Path) -> None:
+    policy = overlay(tmp_path, '[claims."deletion/beats_random"]\nmargin = 0.01\n')
+    copy = shutil.copytree(resumed.report, tmp_path / "copy")
+
+    judged = run(copy, *ONE_BY_ONE, "--audit-resume", "--audit-policy", policy)
+    before, after = resumed.results["claims"][0], judged.results["claims"][0]
+
+    assert judged.code == 0, judged.output
+    assert judged.rows == resumed.rows
+    assert (before["margin"], after["margin"]) == (0.05, 0.01)
+    assert before["values"] == after["values"]
+
+
+def test_an_interrupted_run_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
+    found = stopped(tmp_path, signal.SIGINT, after=20)
+
+    assert found.code == pytest.ExitCode.INTERRUPTED, found.output
+    assert found.results["run"]["interrupted"]
+    assert found.results["verdict"] == "INCONCLUSIVE"
+    assert found.results["not_tested"]

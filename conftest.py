@@ -155,6 +155,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         rerun=plan.settings.command,
         node_id=request.node.nodeid,
         conclude=lambda verdict: conclude(verdict, record_property),
+        premises=audited.premises,
         progress=progress if sys.stderr.isatty() else None,
     )
 

@@ -35,8 +35,8 @@ class Ask:
     rerun: str  # command line that repeats the audit, less the node id
     node_id: str
     conclude: Callable[[Verdict], None]  # tells pytest
+    premises: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # shared by all questions to the subject
     progress: Progress | None = None
-    premises: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -132,6 +132,7 @@ class Ask:
             # not the weights alone: two models may share them and differ in their code or their preprocessing
             self.subject.spec,
             self.subject.sha256,
+            *self.subject.unsafe,  # the hash of a factory's code
             self.subject.target_layer,
             self.subject.geometry,
             described(self.subject.preprocess),

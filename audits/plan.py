@@ -4,8 +4,9 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,6 +33,7 @@ class Audited:
     dataset: Dataset
     cams: Mapping[str, CamMethod]
     terms: Terms
+    premises: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # established once for all methods
 
 
 @dataclass(frozen=True, kw_only=True)

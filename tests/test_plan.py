@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_a_model_of_the_users_says_that_it_runs_code(tmp_path: Path) -> None:
     subject = plan(tmp_path, model=[f"{factories(tmp_path)}convolutional"], data="scenes").audited[0].subject
 
     assert subject.name == "models.py-convolutional"
-    assert subject.unsafe == ("runs code from models.py",)
+    assert re.fullmatch(r"runs code from models\.py \(sha256 [0-9a-f]{12}\)", *subject.unsafe)
     assert subject.target_layer is not None
 
 

@@ -1,3 +1,4 @@
+import re
 import sys
 
 import pytest
@@ -103,7 +104,7 @@ def test_a_module_is_fed_the_imagenet_way(tiny):
 
 
 def test_the_report_can_show_that_code_was_run(tiny):
-    assert find_subject(f"py:{tiny}:net").unsafe == ("runs code from tiny.py",)
+    assert re.fullmatch(r"runs code from tiny\.py \(sha256 [0-9a-f]{12}\)", *find_subject(f"py:{tiny}:net").unsafe)
 
 
 def test_a_module_is_fed_as_its_attributes_say(tiny):
@@ -123,7 +124,7 @@ def test_a_classifier_is_taken_as_it_is(tiny):
     subject = find_subject(f"py:{tiny}:whole")
     assert (subject.name, subject.spec, subject.classes) == ("whole", f"py:{tiny}:whole", tuple("abcd"))
     assert subject.geometry.crop == (64, 64)
-    assert subject.unsafe == ("runs code from tiny.py",)
+    assert re.fullmatch(r"runs code from tiny\.py \(sha256 [0-9a-f]{12}\)", *subject.unsafe)
 
 
 def test_a_model_that_draws_its_weights_is_the_same_in_every_run(tiny):
@@ -157,7 +158,7 @@ def test_a_dotted_module_of_the_current_folder_is_found(tiny, monkeypatch):
     monkeypatch.chdir(tiny.parent)
     subject = find_subject("py:somebodys_models.small:net")
     assert subject.name == "somebodys_models-net"
-    assert subject.unsafe == ("runs code from somebodys_models.small",)
+    assert re.fullmatch(r"runs code from somebodys_models\.small \(sha256 [0-9a-f]{12}\)", *subject.unsafe)
 
 
 def test_a_module_beside_the_file_can_be_imported_and_the_path_stays_clean(tiny):
@@ -239,3 +240,11 @@ def test_a_file_that_cannot_be_imported_is_refused(tmp_path, code, words):
 def test_weights_of_another_shape_are_refused(tiny, tmp_path):
     torch.save(find_subject(f"py:{tiny}:named").module.state_dict(), tmp_path / "two.pth")
     assert "2 of another shape ('3.weight', '3.bias')" in refusal(f"py:{tiny}:net", weights=str(tmp_path / "two.pth"))
+
+
+def test_other_code_is_another_model_whatever_its_weights(tiny):
+    before = find_subject(f"py:{tiny}:net")
+    tiny.write_text(tiny.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
+    after = find_subject(f"py:{tiny}:net")
+    assert after.sha256 == before.sha256
+    assert after.unsafe != before.unsafe

@@ -88,7 +88,7 @@ def evaluate(
                 break
         if show is not None and verdict.values:
             verdict = replace(verdict, evidence=_evidence(show, subject, dataset, verdict, rows, terms))
-    except (ValueError, TypeError, RuntimeError) as problem:
+    except Exception as problem:  # whatever breaks on one model must not end the run of the others
         message = " ".join(str(problem).split())
         verdict = replace(verdict, outcome=Outcome.ERROR, reason=f"{type(problem).__name__}: {message}")
     return replace(verdict, seconds=time.monotonic() - started)

@@ -119,8 +119,9 @@ def _dead_from(subject: Classifier, wall: Wall, probes: Images, seed: int) -> in
 def _certify(subject: Classifier, wall: Wall, probes: Images, seed: int) -> None:
     def refilled(activations: Tensor) -> Tensor:
         noise = torch.randn(activations.shape, generator=generator(seed, "wall", "band")).to(activations)
-        seen = wall.hide(torch.ones_like(activations))
-        return wall.hide(torch.where(seen == 0, noise, activations))
+        # Into the layer's own output, not a copy of it: whoever else holds that output gets the noise as well.
+        activations[:, :, wall.kept_rows :] = noise[:, :, wall.kept_rows :]
+        return wall.hide(activations)
 
     with torch.no_grad():
         logits = run_behind(subject, probes, wall.hide)[1]

@@ -13,6 +13,7 @@ from camcore.cost import count
 from camcore.engine import LOOKS, Row, Terms, evaluate, fastest_batch_size, shuffled
 from camcore.images import Batch, Dataset
 from camcore.record import ZeroGradient
+from camcore.statistics import confidence_sequence, p_value
 from camcore.subject import Classifier
 from camcore.verdict import Claim, Evidence, Outcome, Table, Verdict
 from tests.tiny import GapNet, numbered_dataset, tiny_subject
@@ -164,6 +165,144 @@ def test_trouble_in_the_measure_is_an_error_with_its_message_and_keeps_the_journ
     assert verdict.outcome is Outcome.ERROR
     assert verdict.reason == "ValueError: the lamp went out"
     assert len(journal) == 24
+
+
+@pytest.mark.parametrize(
+    "trouble", [TypeError, RuntimeError, KeyError, IndexError, ZeroDivisionError, OSError, AssertionError]
+)
+def test_trouble_of_any_kind_is_an_error_and_does_not_end_the_run(
+    subject: Classifier, trouble: type[Exception]
+) -> None:
+    def breaking(_subject: Classifier, _batch: Batch) -> dict[str, Tensor]:
+        raise trouble("the lamp went out")
+
+    verdict = put(subject, breaking)
+
+    assert verdict.outcome is Outcome.ERROR
+    assert verdict.reason.startswith(f"{trouble.__name__}: ")
+    assert "the lamp went out" in verdict.reason
+
+
+def test_an_image_that_cannot_be_read_is_an_error_that_keeps_the_journal(subject: Classifier) -> None:
+    journal: dict[str, Row] = {}
+    data = numbered_dataset(100)
+
+    def read(image_id: str) -> Tensor:
+        if len(journal) >= 40:
+            raise OSError("image file is truncated")
+        return data.read(image_id)
+
+    verdict = evaluate(
+        replace(CLAIM, margin=0.48),
+        brightness,
+        subject,
+        replace(data, read=read),
+        column="value",
+        terms=TERMS,
+        journal=journal,
+    )
+
+    assert verdict.outcome is Outcome.ERROR
+    assert "image file is truncated" in verdict.reason
+    assert len(journal) == 40
+
+
+def test_ctrl_c_is_not_swallowed(subject: Classifier) -> None:
+    def interrupted(_subject: Classifier, _batch: Batch) -> dict[str, Tensor]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        put(subject, interrupted)
+
+
+def test_a_value_out_of_the_claims_bounds_is_an_error(subject: Classifier) -> None:
+    verdict = put(subject, constant(1.5))
+
+    assert verdict.outcome is Outcome.ERROR
+    assert "within bounds" in verdict.reason
+
+
+def test_a_column_that_the_measure_does_not_give_cannot_pass(subject: Classifier) -> None:
+    assert put(subject, lambda _subject, batch: {"other": torch.ones(len(batch))}).outcome is Outcome.ERROR
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.0, Outcome.PASS), (1.0, Outcome.FAIL)])
+def test_above_passes_and_fails_at_the_ends_of_its_bounds(subject: Classifier, share: float, outcome: Outcome) -> None:
+    verdict = put(subject, constant(1 - share))
+
+    assert verdict.outcome is outcome
+    assert verdict.estimate is not None
+    assert verdict.p is not None
+    assert (verdict.p < 0.025) is (outcome is Outcome.PASS)
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(0.0, Outcome.PASS), (0.2, Outcome.FAIL), (-0.2, Outcome.FAIL)])
+def test_within_passes_inside_the_band_and_fails_on_either_side(
+    subject: Classifier, value: float, outcome: Outcome
+) -> None:
+    claim = replace(CLAIM, direction="within", margin=0.1, bounds=(-0.3, 0.3))
+    assert put(subject, constant(value), claim=claim).outcome is outcome
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("above", 1), ("within", -1)])
+def test_the_worst_images_are_the_lowest_or_for_within_the_highest(
+    subject: Classifier, direction: str, sign: int
+) -> None:
+    chosen: list[str] = []
+
+    def show(_subject: Classifier, batch: Batch, _rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
+        chosen.extend(batch.ids)
+        return ()
+
+    verdict = put(subject, claim=replace(CLAIM, direction=direction, margin=0.45), show=show)
+    assert chosen[:3] == sorted(verdict.values, key=lambda one: sign * verdict.values[one])[:3]
+
+
+def test_the_interval_and_p_are_those_of_all_looks_so_far(subject: Classifier) -> None:
+    verdict = put(subject, claim=replace(CLAIM, margin=0.4), terms=replace(TERMS, budget=100))
+    values = list(verdict.values.values())
+    options = {"bounds": CLAIM.bounds, "counts": [look for look in LOOKS if look < 100] + [100]}
+
+    assert verdict.estimate == confidence_sequence(values, level=TERMS.level, **options)
+    assert verdict.p == p_value(values, 0.4, **options)
+    assert verdict.estimate != confidence_sequence(values, level=TERMS.level)  # the last look alone would be wider
+    assert verdict.p is not None
+    assert verdict.p < p_value(values, 0.4, bounds=CLAIM.bounds)
+
+
+def test_a_measure_is_told_how_many_images_the_device_takes_at_once(subject: Classifier) -> None:
+    chunks: list[int] = []
+
+    def noting(one: Classifier, batch: Batch) -> dict[str, Tensor]:
+        chunks.append(batch.chunk)
+        if batch.chunk > 4:
+            raise torch.OutOfMemoryError("pretended")
+        return brightness(one, batch)
+
+    put(subject, noting, terms=replace(TERMS, batch_size=8, budget=20))
+    assert chunks[:2] == [8, 4]
+    assert set(chunks[1:]) == {4}  # the last batch is smaller, what fits is not
+
+
+def test_the_first_images_are_shown_if_none_gave_anything_to_judge(subject: Classifier) -> None:
+    chosen: list[str] = []
+
+    def show(_subject: Classifier, batch: Batch, _rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
+        chosen.extend(batch.ids)
+        return ()
+
+    put(subject, constant(nan), show=show)
+    assert len(chosen) == 3  # every map was empty: that is the finding, so it is shown
+
+
+def test_trouble_in_the_evidence_is_an_error(subject: Classifier) -> None:
+    def show(_subject: Classifier, _batch: Batch, _rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
+        raise ValueError("no picture")
+
+    verdict = put(subject, constant(1.0), show=show)
+
+    assert verdict.outcome is Outcome.ERROR
+    assert verdict.reason == "ValueError: no picture"
 
 
 @pytest.mark.parametrize(("direction", "bound"), [("above", 0.0), ("within", 1.0)])

@@ -161,6 +161,86 @@ def test_scores_that_move_by_themselves_bring_the_wall_down() -> None:
         build_wall(tiny_subject(Noisy(), "relu"), some_images(2), seed=0)
 
 
+class SameTensor(nn.Module):
+    """The in-place ReLU's output is read under its input's name too, where no hook can put anything in its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images)
+        return self.head((self.relu(features) + features).mean((2, 3)))
+
+
+def test_an_output_that_is_read_past_the_wall_brings_it_down() -> None:
+    with pytest.raises(WallLeaks, match="noise in the hidden feature rows moves the logits"):
+        build_wall(tiny_subject(SameTensor(), "relu"), some_images(2), seed=0)
+
+
+class StraightThrough(torch.autograd.Function):
+    """Drops the lower half of the image on the way up, and pretends on the way down that it did not."""
+
+    @staticmethod
+    def forward(_context: object, images: Tensor) -> Tensor:
+        return torch.where(torch.arange(images.shape[2])[:, None] < images.shape[2] // 2, images, 0)
+
+    @staticmethod
+    def backward(_context: object, gradient: Tensor) -> Tensor:
+        return gradient + 1
+
+
+class Pretending(GapNet):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(StraightThrough.apply(images))
+
+
+def test_a_gradient_in_pixels_that_change_nothing_brings_the_wall_down() -> None:
+    with pytest.raises(WallLeaks, match="gradient in the dead pixels"):
+        build_wall(tiny_subject(Pretending(), "relu"), some_images(2), seed=0)
+
+
+def test_building_a_wall_leaves_the_images_alone() -> None:
+    images = some_images(2)
+    build_wall(tiny_subject(FlatNet(), "relu"), images, seed=0)
+    assert torch.equal(images, some_images(2))
+
+
+@pytest.mark.slow
+def test_the_head_of_a_resnet_sees_every_pixel_row() -> None:
+    from torchvision.models import resnet18
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = resnet18(weights=None).eval()
+    subject = with_target_layer(
+        Classifier(name="resnet", spec="", module=module, geometry=Geometry(crop=(224, 224)), classes=("x",) * 1000)
+    )
+    wall = build_wall(subject, some_images(1, size=224), seed=0)
+
+    assert (wall.kept_rows, wall.rows, wall.dead_from) == (2, 7, None)
+    assert wall.judged_from == 2
+
+
+@pytest.mark.parametrize(("dead_from", "height"), [(1, 4), (3, 4), (170, 224)])
+def test_leakage_of_a_constant_map_is_the_root_of_the_share_of_its_dead_rows(dead_from: int, height: int) -> None:
+    found = leakage(torch.full((2, height, 3), 0.2), dead_from)
+
+    torch.testing.assert_close(found, torch.full((2,), ((height - dead_from) / height) ** 0.5))
+
+
+def test_leakage_is_a_share_of_the_norm_and_free_of_scale() -> None:
+    saliency = torch.zeros(1, 4, 4)
+    saliency[0, 0, 0], saliency[0, 3, 1] = 4, 3
+
+    for scale in (1e-8, 1.0, 1e8):
+        assert leakage(saliency * scale, 2).item() == pytest.approx(0.6)
+    assert leakage(saliency, 0).item() == 1
+    assert leakage(saliency.flip(1), 2).item() == pytest.approx(0.8)
+
+
 @pytest.mark.parametrize("band", [0.0, 1.0])
 def test_a_band_must_hide_some_rows_and_leave_some(band: float) -> None:
     with pytest.raises(WallLeaks, match="does not fit in a map of 8 rows"):

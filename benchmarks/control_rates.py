@@ -44,7 +44,11 @@ def table(counts: Counter[tuple[str, str, str]], images: Counter[tuple[str, str]
     ]
     for name, made in CONTROLS.items():
         for claim in sorted({claim for control, claim, _ in counts if control == name}):
-            wanted = made.caught_by.get(claim, "PASS")
+            wanted = made.wanted(claim)
+            if wanted is None:
+                said = ", ".join(f"{one} {counts[name, claim, one]}" for one in ("PASS", "FAIL", "INCONCLUSIVE"))
+                lines.append(f"| {name} | {claim} | open | - | - | {said} | {images[name, claim] / seeds:.0f} |")
+                continue
             reached = counts[name, claim, wanted]
             rate = clopper_pearson(reached, seeds, level=0.95)
             others = ", ".join(

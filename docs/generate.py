@@ -40,7 +40,8 @@ def audit_page(name: str) -> str:
         policy = claims[question.name]
         needs = "within ±" if question.direction == "within" else "above "
         parts.append(
-            f"- **{question.name}** ({question.kind}, {policy['severity']}): {question.sentence.format(cam='the map')}.\n"
+            f"- **{question.name}** ({question.kind}, {policy['severity']}): "
+            f"{question.sentence.format(cam='the map')}.\n"
             f"  Measure: {question.measure}, {question.unit}; {needs}{policy['margin']:g}.\n"
             f"  Margin: {policy['source']}.\n  Severity: {policy['why']}."
         )

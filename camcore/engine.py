@@ -133,7 +133,7 @@ def measure_missing(
                 torch.cuda.empty_cache()
             continue
         share = {"forwards": cost.forwards / len(part), "backwards": cost.backwards / len(part)}
-        host = {name: column.double().cpu().tolist() for name, column in columns.items()}
+        host = {name: column.cpu().double().tolist() for name, column in columns.items()}
         for index, image_id in enumerate(part):
             journal[image_id] = {**{name: column[index] for name, column in host.items()}, **share}
         missing = missing[len(part) :]

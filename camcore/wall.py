@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from camcore.cost import count
 from camcore.images import Images
 from camcore.record import Edit, features, record, run_behind
 from camcore.seeds import generator
@@ -144,4 +145,10 @@ def _pixel_gradient(subject: Classifier, images: Images, behind: Edit) -> Images
     with torch.enable_grad():
         asked = images.clone().requires_grad_()
         score = run_behind(subject, asked, behind)[1].amax(1).sum()
+        if not score.requires_grad:
+            raise WallLeaks(
+                f"{subject.name} switches gradients off in its forward, so the wall cannot be certified at the pixels; "
+                "remove torch.no_grad from the model"
+            )
+        count(backwards=len(images))
         return torch.autograd.grad(score, asked)[0]

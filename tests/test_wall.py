@@ -202,6 +202,17 @@ def test_a_gradient_in_pixels_that_change_nothing_brings_the_wall_down() -> None
         build_wall(tiny_subject(Pretending(), "relu"), some_images(2), seed=0)
 
 
+class Decorated(GapNet):
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)
+
+
+def test_a_model_that_switches_gradients_off_cannot_be_certified_at_its_dead_pixels() -> None:
+    with pytest.raises(WallLeaks, match=r"tiny switches gradients off in its forward.*; remove torch\.no_grad"):
+        build_wall(tiny_subject(Decorated(), "relu"), some_images(2), seed=0)
+
+
 def test_building_a_wall_leaves_the_images_alone() -> None:
     images = some_images(2)
     build_wall(tiny_subject(FlatNet(), "relu"), images, seed=0)

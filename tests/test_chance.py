@@ -54,7 +54,6 @@ def test_centre_is_highest_in_the_middle_and_symmetric(side):
     assert torch.equal(bump[0], bump[1])
     torch.testing.assert_close(bump, bump.flip(1))
     torch.testing.assert_close(bump, bump.flip(2))
-    assert bump.argmax() in (bump[0] == bump.max()).flatten().nonzero()
     assert bump[0, side[0] // 2, side[1] // 2] == bump.max()
 
 

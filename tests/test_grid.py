@@ -37,6 +37,12 @@ def test_tokens_fold_row_by_row_after_the_prefix():
             assert torch.equal(folded[:, :, row, column], raw[:, 1 + 3 * row + column])
 
 
+def test_tokens_after_the_places_are_left_out():
+    raw = raw_output("tokens", 2, 3, 1, suffix=2)
+    grid = Grid(layout="tokens", height=2, width=3, prefix=1)
+    assert torch.equal(grid.fold(raw), grid.fold(raw[:, :-2]))
+
+
 def test_unfold_takes_tokens_that_stand_for_no_place_from_the_raw_output_and_leaves_it_alone():
     raw = raw_output("tokens", 2, 2, 1, suffix=1)
     copy = raw.clone()

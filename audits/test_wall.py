@@ -98,7 +98,7 @@ def show(
             unit=image_id,
             role="worst" if index < 3 else "typical",
             value=rows[image_id].get(f"{name}:leakage", torch.nan),
-            caption=f"behind the wall: {subject.classes[int(rec.target[index])]}",
+            caption=f"with the wall up: {subject.classes[int(rec.target[index])]}",
             image=batch.images[index],
             saliency=saliency[index],
             dead_from_row=wall.dead_from or round(wall.kept_rows / wall.rows * wall.pixels),

@@ -30,7 +30,7 @@ against a random order); Adebayo et al. 2018 (arXiv:1810.03292) for the edge det
 arXiv:1806.10758) for the objection.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import product
 
@@ -101,7 +101,7 @@ def deletion(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod]
 
     def curves(saliency: Tensor, purpose: str) -> dict[str, Tensor]:
         rank = rank_pixels(
-            upsample(saliency, batch.images.shape[2:]),  # type: ignore[arg-type]  # a Size of two is a tuple of two
+            upsample(saliency, batch.images.shape[2:]),
             generators=batch.generators(f"deletion ties {purpose}"),
         )
         ask = partial(_probabilities, subject, batch, rec, rank, baseline)
@@ -127,7 +127,7 @@ def deletion(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod]
 
 
 def _probabilities(
-    subject: Classifier, batch: Batch, rec: Recording, rank: Tensor, baseline: Tensor, curve: type[deletion_curve]
+    subject: Classifier, batch: Batch, rec: Recording, rank: Tensor, baseline: Tensor, curve: Callable[..., Tensor]
 ) -> Tensor:
     return curve(subject, batch.images, rec.target, rank, baseline=baseline, fractions=SHARES, chunk=batch.chunk)
 
@@ -151,7 +151,7 @@ def show(
 ) -> Iterable[Evidence]:
     """The maps of the worst and the typical images, the mean curves, the areas under them."""
     rec = record(subject, batch.images)
-    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:]))  # type: ignore[arg-type]
+    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:]))
     for index, image_id in enumerate(batch.ids):
         value = rows[image_id].get(column, torch.nan)
         predicted = int(rec.target[index])

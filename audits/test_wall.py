@@ -76,8 +76,8 @@ def wall_leakage(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMet
     columns = {}
     for name, cam in cams.items():
         cells = rectify(cam(rec))
-        pixels = upsample(cells, size)  # type: ignore[arg-type]  # a Size of two is a tuple of two
-        paper = unit_range(upsample(unit_range(cells), size))  # type: ignore[arg-type]
+        pixels = upsample(cells, size)
+        paper = unit_range(upsample(unit_range(cells), size))
         columns[f"{name}:cells"] = leakage(cells, wall.kept_rows)
         columns[f"{name}:leakage"] = (
             columns[f"{name}:cells"] if wall.dead_from is None else leakage(pixels, wall.judged_from)
@@ -92,7 +92,7 @@ def show(
 ) -> Iterable[Evidence]:
     """The maps behind the wall, and the leakage beside the line of a constant map."""
     rec = record(subject, batch.images, behind=wall.hide)
-    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:]))  # type: ignore[arg-type]
+    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:]))
     for index, image_id in enumerate(batch.ids):
         yield Overlay(
             unit=image_id,

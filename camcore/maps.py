@@ -1,5 +1,7 @@
 """What is done to a map before it is shown or ranked. Each step is a function of its own: nothing is done silently."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -11,12 +13,12 @@ def rectify(saliency: Float[Tensor, "b i j"]) -> Float[Tensor, "b i j"]:
     return saliency.relu()
 
 
-def upsample(saliency: Float[Tensor, "b i j"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
+def upsample(saliency: Float[Tensor, "b i j"], size: Sequence[int]) -> Float[Tensor, "b h w"]:
     """Bilinear, each cell centred in its share of the image (`align_corners=False`).
 
     Aligning corners instead would shift the centres of a 7 x 7 map by up to 15.5 pixels at 224.
     """
-    return functional.interpolate(saliency[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    return functional.interpolate(saliency[:, None], list(size), mode="bilinear", align_corners=False)[:, 0]
 
 
 def unit_range(saliency: Float[Tensor, "b i j"]) -> Float[Tensor, "b i j"]:

@@ -89,8 +89,7 @@ def test_local_weights_leak_exactly_nothing_and_global_ones_leak() -> None:
     rec = record(subject, images, behind=wall.hide)
     assert wall.dead_from is not None
     found = {
-        name: leakage(upsample(rectify(cam(rec)), images.shape[2:]), wall.judged_from)  # type: ignore[arg-type]
-        for name, cam in METHODS.items()
+        name: leakage(upsample(rectify(cam(rec)), images.shape[2:]), wall.judged_from) for name, cam in METHODS.items()
     }
 
     for name in ("hirescam", "layercam", "eigengradcam"):

@@ -25,7 +25,8 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     """(control, claim) -> (verdict, reason), from one run of the real command over all controls."""
     report = tmp_path_factory.mktemp("controls")
     models = [argument for name in CONTROLS for argument in ("--model", f"control:{name}")]
-    command = [sys.executable, "-m", "pytest", "audits", *models, "--audit-report", str(report)]
+    # two processes of one thread each: small networks gain nothing from more threads, and lose a lot on a busy machine
+    command = [sys.executable, "-m", "pytest", "audits", "-n", "2", *models, "--audit-report", str(report)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
     results = json.loads((report / "results.json").read_text(encoding="utf-8"))

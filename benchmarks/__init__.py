@@ -1,0 +1,1 @@
+"""What things cost and how often they err: each prints the tables of a page in docs/."""

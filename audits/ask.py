@@ -13,6 +13,7 @@ from audits.policy import Policy
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.engine import Measure, Progress, Show, Terms, evaluate, shuffled
+from camcore.errors import one_line
 from camcore.images import Dataset, Images, load
 from camcore.subject import Classifier
 from camcore.verdict import Claim, Outcome, Verdict
@@ -149,8 +150,7 @@ class Ask:
 
 def failed(claim: Claim, problem: Exception) -> Verdict:
     """The verdict on a claim that could not be measured: the type and the message of the error, in one line."""
-    message = " ".join(str(problem).split())
-    return Verdict(claim=claim, outcome=Outcome.ERROR, reason=f"{type(problem).__name__}: {message}")
+    return Verdict(claim=claim, outcome=Outcome.ERROR, reason=one_line(problem))
 
 
 def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:

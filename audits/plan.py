@@ -16,7 +16,7 @@ from audits.policy import Policy, load_policy
 from camcore import statistics
 from camcore.cam import METHODS, CamMethod, find_cam
 from camcore.engine import Terms, fastest_batch_size
-from camcore.errors import BadInput
+from camcore.errors import BadInput, one_line
 from camcore.images import Dataset
 from camcore.subject import Classifier
 from fixtures.controls import CONTROLS
@@ -145,9 +145,8 @@ def _trying(spec: str) -> Iterator[None]:
     except BadInput:
         raise
     except Exception as problem:
-        message = " ".join(str(problem).split())
         raise BadInput(
-            f"the model {spec!r} does not run ({type(problem).__name__}: {message}); "
+            f"the model {spec!r} does not run ({one_line(problem)}); "
             "it must take batches of any size, and give one row of scores per image"
         ) from problem
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from camcore import statistics
 from camcore.cost import metered
+from camcore.errors import one_line
 from camcore.images import Batch, Dataset, load
 from camcore.record import ZeroGradient
 from camcore.seeds import generator
@@ -89,8 +90,7 @@ def evaluate(
         if show is not None and verdict.values:
             verdict = replace(verdict, evidence=_evidence(show, subject, dataset, verdict, rows, terms))
     except Exception as problem:  # whatever breaks on one model must not end the run of the others
-        message = " ".join(str(problem).split())
-        verdict = replace(verdict, outcome=Outcome.ERROR, reason=f"{type(problem).__name__}: {message}")
+        verdict = replace(verdict, outcome=Outcome.ERROR, reason=one_line(problem))
     return replace(verdict, seconds=time.monotonic() - started)
 
 

@@ -1,5 +1,15 @@
 """What is raised when the user, not the code, has to do something."""
 
+LONGEST = 300  # characters of a message that anybody reads
+
 
 class BadInput(ValueError):
     """What the user gave cannot be used: one line: what was expected, what came, what to do. Exit code 4."""
+
+
+def one_line(error: BaseException) -> str:
+    """The type and the message of an error, cut to fit on one line."""
+    message = " ".join(str(error).split())
+    if len(message) > LONGEST:
+        message = message[:LONGEST].rstrip() + "…"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

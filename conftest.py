@@ -27,8 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         kind: dict[str, Any] = {"action": "store_true"} if option.is_flag else {"metavar": option.metavar}
         if option.many:
             kind["action"] = "append"
-        elif not option.is_flag:
-            kind["type"] = option.convert
         group.addoption(option.flag, dest=option.dest, default=None, help=option.help, **kind)
 
 

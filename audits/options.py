@@ -129,6 +129,8 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         text = environment.get(option.environment)
         if value is None and text:
             value = _from_environment(option, text)
+        if isinstance(value, str):  # here rather than in argparse, which would print its usage as well
+            value = _converted(option, value, option.flag)
         found[option.dest.removeprefix("audit_option_")] = option.default if value is None else value
     if found["batch_size"] is not None and found["batch_size"] < 1:
         raise BadInput(f"--audit-batch-size must be at least 1, got {found['batch_size']}")
@@ -153,7 +155,11 @@ def _from_environment(option: Option, text: str) -> Any:
         return text.lower() not in ("0", "false", "no", "")
     if option.many:
         return [option.convert(part.strip()) for part in text.split(",")]
+    return _converted(option, text, option.environment)
+
+
+def _converted(option: Option, text: str, name: str) -> Any:
     try:
         return option.convert(text)
     except ValueError:
-        raise BadInput(f"{option.environment} must be {option.convert.__name__}, got {text!r}") from None
+        raise BadInput(f"{name} must be {option.convert.__name__}, got {text!r}") from None

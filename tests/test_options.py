@@ -78,3 +78,12 @@ def test_the_rerun_command_repeats_what_was_asked() -> None:
 def test_a_word_with_meaning_to_a_shell_is_quoted(word: str) -> None:
     assert quoted(word).startswith("'")
     assert quoted(word).endswith("'")
+
+
+def test_a_number_that_is_none_is_refused_in_one_line_of_ours() -> None:
+    with pytest.raises(BadInput, match=r"^--audit-seed must be int, got 'x'$"):
+        read_settings({"audit_option_seed": "x"}, {})
+
+
+def test_a_number_of_the_command_line_is_converted() -> None:
+    assert read_settings({"audit_option_seed": "7", "audit_option_batch_size": "3"}, {}).seed == 7

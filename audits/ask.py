@@ -100,24 +100,21 @@ class Ask:
         if premise is not None:
             try:
                 given = self._established(audit, premise)
-            except Exception as problem:
-                return failed(claim, problem)
+            except Exception as problem:  # the model's own code can raise anything
+                return Verdict(claim=claim, outcome=Outcome.ERROR, reason=one_line(problem))
         ready: Measure = partial(measure, **given)
         shown: Show = partial(show, **given)
-        try:
-            return evaluate(
-                claim,
-                ready,
-                self.subject,
-                self.dataset,
-                column=column,
-                terms=self.terms,
-                journal=Journal(self.log, measurement),
-                show=shown,
-                progress=self.progress,
-            )
-        except Exception as problem:  # the model's own code can raise anything
-            return failed(claim, problem)
+        return evaluate(
+            claim,
+            ready,
+            self.subject,
+            self.dataset,
+            column=column,
+            terms=self.terms,
+            journal=Journal(self.log, measurement),
+            show=shown,
+            progress=self.progress,
+        )
 
     def _established(self, audit: str, premise: Premise) -> Mapping[str, Any]:
         """The premise's result, established once for all methods."""
@@ -146,11 +143,6 @@ class Ask:
             self.profile,
         )
         return "|".join(map(str, parts))
-
-
-def failed(claim: Claim, problem: Exception) -> Verdict:
-    """The verdict on a claim that could not be measured: the type and the message of the error, in one line."""
-    return Verdict(claim=claim, outcome=Outcome.ERROR, reason=one_line(problem))
 
 
 def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:

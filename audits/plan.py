@@ -86,7 +86,7 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
     Raises:
         BadInput: In one line.
     """
-    from fixtures.datasets.find import find_dataset
+    from fixtures.datasets.find import default_data, find_dataset
     from fixtures.subjects.spec import find_subject
 
     policy = load_policy(settings.policy, profile=settings.profile)
@@ -157,13 +157,6 @@ def family_size(policy: Policy, cams: Mapping[str, CamMethod]) -> int:
     At least 1, since claims that do not gate need a level too.
     """
     return max(1, len(cams) * sum(claim.severity == "gate" for claim in policy.claims.values()))
-
-
-def default_data(spec: str, weights: str | None) -> str:
-    """The data for a model when the user names none."""
-    from fixtures.datasets.find import default_data as default
-
-    return default(spec, weights)
 
 
 def resolve_device(name: str) -> str:

@@ -42,7 +42,7 @@ from audits.ask import Ask
 from audits.question import Question
 from camcore import chance
 from camcore.cam import CamMethod
-from camcore.engine import Row
+from camcore.engine import WORST, Row, column_of
 from camcore.images import Batch
 from camcore.maps import is_constant, is_empty, rectify, unit_range, upsample
 from camcore.metrics import area_under, deletion_curve, insertion_curve
@@ -157,13 +157,16 @@ def show(
         predicted = int(rec.target[index])
         yield Overlay(
             unit=image_id,
-            role="worst" if index < 3 else "typical",
+            role="worst" if index < WORST else "typical",
             value=value,
             caption=f"{subject.classes[predicted]} ({rec.logits[index].softmax(0)[predicted]:.2f})",
             image=batch.images[index],
             saliency=saliency[index],
         )
-    mean = partial(_mean, rows.values())
+
+    def mean(key: str) -> float:
+        return float(column_of(rows, key).nanmean())
+
     for kind in CURVES:
         yield Curve(
             title=f"{kind.capitalize()} of the pixels that {name} marks",
@@ -179,11 +182,6 @@ def show(
         columns=("map", "deletion (lower is better)", "insertion (higher is better)"),
         rows=tuple((key, *(round(mean(f"{key}:{kind}"), 4) for kind in CURVES)) for key in (name, *CHANCE)),
     )
-
-
-def _mean(rows: Iterable[Row], column: str) -> float:
-    values = torch.tensor([row.get(column, torch.nan) for row in rows])
-    return float(values.nanmean())
 
 
 @pytest.mark.audit("deletion")

@@ -39,7 +39,7 @@ from torch import Tensor
 from audits.ask import Ask
 from audits.question import Question
 from camcore.cam import CamMethod
-from camcore.engine import Row
+from camcore.engine import WORST, Row, column_of
 from camcore.images import Batch
 from camcore.maps import is_empty, rectify, unit_range, upsample
 from camcore.metrics import leakage
@@ -82,7 +82,7 @@ def wall_leakage(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMet
         columns[f"{name}:leakage"] = (
             columns[f"{name}:cells"] if wall.dead_from is None else leakage(pixels, wall.judged_from)
         )
-        columns[f"{name}:paper"] = leakage(paper, wall.dead_from or round(wall.kept_rows / wall.rows * wall.pixels))
+        columns[f"{name}:paper"] = leakage(paper, wall.drawn_from)
         columns[f"{name}:blank"] = (cells == 0).float().mean((1, 2)).masked_fill(is_empty(cells), torch.nan)
     return columns
 
@@ -96,43 +96,40 @@ def show(
     for index, image_id in enumerate(batch.ids):
         yield Overlay(
             unit=image_id,
-            role="worst" if index < 3 else "typical",
+            role="worst" if index < WORST else "typical",
             value=rows[image_id].get(f"{name}:leakage", torch.nan),
             caption=f"with the wall up: {subject.classes[int(rec.target[index])]}",
             image=batch.images[index],
             saliency=saliency[index],
-            dead_from_row=wall.dead_from or round(wall.kept_rows / wall.rows * wall.pixels),
+            dead_from_row=wall.drawn_from,
         )
-    seen = torch.tensor([row.get(f"{name}:leakage", torch.nan) for row in rows.values()])
+    seen = column_of(rows, f"{name}:leakage")
     finite = seen[seen.isfinite()]
-    mean = {
-        key: float(torch.tensor([row.get(f"{name}:{key}", torch.nan) for row in rows.values()]).nanmean())
-        for key in ("cells", "paper", "blank")
-    }
+    mean = {key: column_of(rows, f"{name}:{key}").nanmean() for key in ("cells", "paper", "blank")}
     where = "feature rows (no pixel is dead)" if wall.dead_from is None else f"pixel rows from {wall.judged_from}"
     yield Table(
         title=f"Leakage of {name}, judged on {where}; the wall hides feature rows {wall.kept_rows} to {wall.rows - 1}",
         columns=("quantity", "value"),
         rows=(
             ("leakage, mean", _rounded(finite.mean())),
-            ("leakage, standard deviation", _rounded(finite.std())),
-            ("leakage, largest", _rounded(finite.max())),
+            ("leakage, standard deviation", _rounded(finite.std() if len(finite) > 1 else None)),
+            ("leakage, largest", _rounded(finite.max() if len(finite) else None)),
             ("maps with exactly nothing behind the wall", f"{int((finite == 0).sum())} of {len(seen)}"),
             ("empty maps", f"{len(seen) - len(finite)} of {len(seen)}"),
-            ("line of a constant map", _rounded(torch.tensor(wall.constant_line))),
-            ("leakage in the hidden feature rows, mean", _rounded(torch.tensor(mean["cells"]))),
-            ("leakage as in the paper's notebook, mean", _rounded(torch.tensor(mean["paper"]))),
+            ("line of a constant map", _rounded(wall.constant_line)),
+            ("leakage in the hidden feature rows, mean", _rounded(mean["cells"])),
+            ("leakage as in the paper's notebook, mean", _rounded(mean["paper"])),
             (
                 "share of the map that is exactly zero, mean (the wall hides "
                 f"{1 - wall.kept_rows / wall.rows:.2f} of it)",
-                _rounded(torch.tensor(mean["blank"])),
+                _rounded(mean["blank"]),
             ),
         ),
     )
 
 
-def _rounded(value: Tensor) -> float:
-    return round(float(value), 4)
+def _rounded(value: Tensor | float | None) -> float:
+    return torch.nan if value is None else round(float(value), 4)
 
 
 @pytest.mark.audit("wall")

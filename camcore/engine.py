@@ -17,9 +17,8 @@ from camcore.seeds import generator
 from camcore.subject import Classifier
 from camcore.verdict import Claim, Evidence, Outcome, Verdict, judge
 
-Measure = Callable[
-    [Classifier, Batch], Mapping[str, Tensor]
-]  # named columns, one float per image; NaN: nothing to judge
+# Named columns, one float per image; NaN: nothing to judge.
+Measure = Callable[[Classifier, Batch], Mapping[str, Tensor]]
 Show = Callable[[Classifier, Batch, Mapping[str, "Row"]], Iterable[Evidence]]
 Row = Mapping[str, float]  # the columns of one image, and what it cost
 Journal = MutableMapping[str, Row]  # image id -> row; one journal per measurement, shared by all claims that read it
@@ -28,6 +27,9 @@ Progress = Callable[[int, int], None]  # images done, images planned
 # How often the verdict may stop the measuring. Fixed, so that the batch size cannot move a verdict; sparser later,
 # since a look saves at most the images up to the next.
 LOOKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+
+
+WORST = 3  # images that evidence begins with; as many typical ones follow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,11 @@ def evaluate(
     except Exception as problem:  # whatever breaks on one model must not end the run of the others
         verdict = replace(verdict, outcome=Outcome.ERROR, reason=one_line(problem))
     return replace(verdict, seconds=time.monotonic() - started)
+
+
+def column_of(rows: Mapping[str, Row], name: str) -> Tensor:
+    """One column over all images; NaN where there was nothing to judge."""
+    return torch.tensor([row.get(name, nan) for row in rows.values()])
 
 
 def shuffled(dataset: Dataset, seed: int) -> list[str]:
@@ -235,18 +242,17 @@ def _reason(outcome: Outcome, claim: Claim, n_needed: int | None, n: int) -> str
 def _evidence(
     show: Show, subject: Classifier, dataset: Dataset, verdict: Verdict, rows: Mapping[str, Row], terms: Terms
 ) -> tuple[Evidence, ...]:
-    """Evidence from the three worst and the three most typical images, always as one batch: the same on every run."""
+    """Evidence from the worst and the most typical images, always as one batch: the same on every run."""
     finite = {image_id: value for image_id, value in verdict.values.items() if isfinite(value)}
     # Rounded, so that the last bit of a float does not choose the pictures; ties stay in walking order.
     ranked = sorted(finite, key=lambda image_id: round(finite[image_id], 4))
     if verdict.claim.direction == "within":
         ranked.reverse()
-    worst = ranked[:3]
-    rest = ranked[3:]
+    worst, rest = ranked[:WORST], ranked[WORST:]
     middle = max(0, len(rest) // 2 - 1)
-    chosen = worst + rest[middle : middle + 3]
+    chosen = worst + rest[middle : middle + WORST]
     if not chosen:  # every map was empty: show the first few, that is the finding
-        chosen = list(verdict.values)[:3]
+        chosen = list(verdict.values)[:WORST]
     batch = load(dataset, chosen, subject.geometry, seed=terms.seed, device=subject.device)
     return tuple(show(subject, batch, rows))
 

@@ -1,10 +1,10 @@
-"""What is raised when the user, not the code, has to do something."""
+"""The user's errors, and any error on one line."""
 
 LONGEST = 300  # characters of a message that anybody reads
 
 
 class BadInput(ValueError):
-    """What the user gave cannot be used: one line: what was expected, what came, what to do. Exit code 4."""
+    """What the user gave cannot be used. One line: what was expected, what came, what to do. Exit code 4."""
 
 
 def one_line(error: BaseException) -> str:

@@ -34,9 +34,8 @@ class Claim:
 
     id: str  # "<audit>/<claim>[<parameters>]", for example "wall/leakage[hirescam]"
     sentence: str
-    kind: Literal[
-        "MFT", "INV", "DIR"
-    ]  # Ribeiro et al. 2020 (CheckList): minimum functionality, invariance, directional
+    # Ribeiro et al. 2020 (CheckList): minimum functionality, invariance, directional expectation
+    kind: Literal["MFT", "INV", "DIR"]
     measure: str  # what is measured, in words: the label of the axis
     unit: str
     margin: float

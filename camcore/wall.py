@@ -4,7 +4,7 @@ Taimeskhanov, Sicre and Garreau 2024 (arXiv:2404.01964) zero the rows of the fir
 lower band of the map. Zeroing the band itself is the same function for a flattened head, and is defined for any other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -45,6 +45,11 @@ class Wall:
         return max(self.dead_from, ceil((self.kept_rows + 0.5) * self.pixels / self.rows))
 
     @property
+    def drawn_from(self) -> int:
+        """The pixel row where the wall is drawn: the first dead one, or else where the hidden cells begin."""
+        return self.dead_from or round(self.kept_rows / self.rows * self.pixels)
+
+    @property
     def constant_line(self) -> float:
         """The leakage of a constant map: the square root of the share of rows that are judged."""
         total = self.rows if self.dead_from is None else self.pixels
@@ -80,9 +85,7 @@ def build_wall(subject: Classifier, images: Images, *, seed: int, band: float = 
     if not 0 < hidden < rows:
         raise WallLeaks(f"a band of {hidden} rows does not fit in a map of {rows} rows of {subject.name}")
     wall = Wall(kept_rows=rows - hidden, rows=rows, dead_from=None, pixels=images.shape[2])
-    wall = Wall(
-        kept_rows=rows - hidden, rows=rows, dead_from=_dead_from(subject, wall, probes, seed), pixels=wall.pixels
-    )
+    wall = replace(wall, dead_from=_dead_from(subject, wall, probes, seed))
     _certify(subject, wall, probes, seed)
     return wall
 

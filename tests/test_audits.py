@@ -103,3 +103,16 @@ def test_behind_the_wall_local_weights_are_exactly_zero_and_global_ones_leak(cle
         assert columns[f"{name}:cells"].nan_to_num(0).eq(0).all(), name
     assert columns["gradcam:leakage"].nanmean() > 0.1
     assert columns["hirescam:blank"].min() >= 1 - wall.kept_rows / wall.rows
+
+
+def test_where_every_map_is_empty_the_wall_says_so_and_shows_what_there_is(clean: Clean) -> None:
+    audit = import_module("audits.test_wall")
+    subject, batch = clean
+    wall = build_wall(subject, batch.images[:2], seed=0)
+    nothing = {"nothing": lambda rec: -rec.activations.sum(1).abs()}
+    columns = audit.wall_leakage(subject, batch, cams=nothing, wall=wall)
+    rows = {one: {key: float(column[index]) for key, column in columns.items()} for index, one in enumerate(batch.ids)}
+    shown = list(audit.show(subject, batch, rows, name="nothing", cam=nothing["nothing"], wall=wall))
+
+    assert ("empty maps", "6 of 6") in shown[-1].rows
+    assert len(shown) == 7

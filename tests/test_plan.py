@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from audits.options import read_settings
-from audits.plan import Plan, chosen_cams, default_data, family_size, prepare, resolve_device, subject_ids
+from audits.plan import Plan, chosen_cams, family_size, prepare, resolve_device, subject_ids
 from audits.policy import load_policy
 from camcore.cam import METHODS
 from camcore.errors import BadInput
 from camcore.statistics import simultaneous_level
+from fixtures.datasets.find import default_data
 from tests.running import factories
 
 

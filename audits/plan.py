@@ -14,11 +14,12 @@ from audits import journal
 from audits.options import Settings
 from audits.policy import Policy, load_policy
 from camcore import statistics
-from camcore.cam import METHODS, CamMethod, find_cam
-from camcore.engine import Terms, fastest_batch_size
+from camcore.cam import METHODS, RECORDED, CamMethod, find_cam
+from camcore.engine import Terms
 from camcore.errors import BadInput, one_line
 from camcore.images import Dataset
 from camcore.subject import Classifier
+from camcore.throughput import fastest_batch_size
 from fixtures.controls import CONTROLS
 
 DEFAULT_CAM = "hirescam"
@@ -68,7 +69,7 @@ def chosen_cams(spec: str, names: Sequence[str]) -> dict[str, CamMethod]:
         BadInput: An unknown name.
     """
     if "all" in names:
-        return dict(sorted(METHODS.items()))
+        return dict(sorted(RECORDED.items()))
     if names:
         return {name: find_cam(name) for name in names}
     made = CONTROLS.get(spec.removeprefix("control:")) if spec.startswith("control:") else None

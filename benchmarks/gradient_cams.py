@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from benchmarks import timing
 from camcore.cam import METHODS
+from camcore.hooks import find_layer
 from camcore.images import Images
 from camcore.layers import with_target_layer
-from camcore.record import find_layer, record
+from camcore.record import record
 from camcore.seeds import generator
 from camcore.subject import Classifier
 from fixtures.subjects.torchvision import load

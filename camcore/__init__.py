@@ -14,6 +14,7 @@ from camcore.grid import Grid
 from camcore.images import Batch, Dataset, Geometry
 from camcore.layers import with_target_layer
 from camcore.record import Recording, ZeroGradient, record, record_layers
+from camcore.similarity import captions_as_classes
 from camcore.subject import Classifier, Grounder, ImageText, Normalise, Subject
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Subject",
     "ZeroGradient",
     "cam",
+    "captions_as_classes",
     "record",
     "record_layers",
     "with_target_layer",

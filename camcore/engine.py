@@ -15,6 +15,7 @@ from camcore.images import Batch, Dataset, load
 from camcore.record import ZeroGradient
 from camcore.seeds import generator
 from camcore.subject import Classifier
+from camcore.throughput import is_out_of_memory
 from camcore.verdict import Claim, Evidence, Outcome, Verdict, judge
 
 # Named columns, one float per image; NaN: nothing to judge.
@@ -133,7 +134,7 @@ def measure_missing(
                 batch = load(dataset, part, subject.geometry, seed=terms.seed, device=subject.device, chunk=size)
                 columns = _measured(measure, subject, batch)
         except RuntimeError as problem:
-            if not _is_out_of_memory(problem) or size == 1:
+            if not is_out_of_memory(problem) or size == 1:
                 raise
             size = max(1, size // 2)
             if torch.cuda.is_available():
@@ -147,38 +148,6 @@ def measure_missing(
         if progress is not None:
             progress(len(ids) - len(missing), len(ids))
     return size
-
-
-def fastest_batch_size(subject: Classifier, *, largest: int = 64) -> int:
-    """The batch size with the most images per second, by timing forwards of blank images, doubling while it pays.
-
-    Stops after a few seconds, so that a slow device is not kept busy with finding out how slow it is.
-
-    On a CPU small batches are often faster (large blocks of memory are mapped anew at every call), on a GPU large ones.
-    """
-    best, best_rate, size = 1, 0.0, 1
-    deadline = time.monotonic() + 3
-    while size <= largest and time.monotonic() < deadline:
-        images = torch.zeros(size, 3, *subject.geometry.crop, device=subject.device)
-        try:
-            rate = max(_images_per_second(subject, images) for _ in range(2))
-        except RuntimeError as problem:
-            if _is_out_of_memory(problem):
-                break
-            raise
-        if rate > best_rate * 1.05:
-            best, best_rate = size, rate
-        elif size >= 4 * best:
-            break
-        size *= 2
-    return best
-
-
-@torch.no_grad()
-def _images_per_second(subject: Classifier, images: Tensor) -> float:
-    started = time.perf_counter()
-    subject.logits(images).sum().item()  # item waits for the device
-    return len(images) / (time.perf_counter() - started)
 
 
 def _measured(measure: Measure, subject: Classifier, batch: Batch) -> Mapping[str, Tensor]:
@@ -255,7 +224,3 @@ def _evidence(
         chosen = list(verdict.values)[:WORST]
     batch = load(dataset, chosen, subject.geometry, seed=terms.seed, device=subject.device)
     return tuple(show(subject, batch, rows))
-
-
-def _is_out_of_memory(problem: RuntimeError) -> bool:
-    return isinstance(problem, torch.OutOfMemoryError) or "can't allocate memory" in str(problem)

@@ -1,4 +1,4 @@
-"""How the output of a layer folds into a map of features (b, k, i, j), and back."""
+"""How the output of a layer folds into a map of features (b, k, i, j), and back; where the map's cells lie."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +34,15 @@ class Grid:
         tokens = raw.clone()
         tokens[:, self.prefix : self.prefix + self.height * self.width] = folded.flatten(2).transpose(1, 2)
         return tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the cells of a map lie in the image, in pixels: the centre of pixel p has the coordinate p."""
+
+    first: tuple[float, float]  # row and column of the centre of the first cell
+    step: tuple[float, float]  # from one centre to the next, down and across
+    source: Literal["traced", "even"]  # followed through the network, or each cell in the middle of its even share
 
 
 def infer_grid(shape: tuple[int, ...], image: tuple[int, int]) -> Grid | None:

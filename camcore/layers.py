@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from camcore.errors import BadInput
 from camcore.grid import Grid, infer_grid
-from camcore.record import ZeroGradient, find_layer, hooked, record, replace_first
+from camcore.hooks import KeepGradients, bare, find_layer, hooked
+from camcore.record import ZeroGradient, record
 from camcore.seeds import generator
 from camcore.subject import Classifier
 
@@ -23,6 +24,7 @@ class _Ran:
     key: tuple[int, int]  # storage and version: a block that only passes its last layer's output on has the same key
     is_leaf: bool  # has no children
     has_parameters: bool
+    projects: bool  # a linear map of tokens: queries, keys or values, each only a part of what attention reads
 
 
 def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Classifier:
@@ -31,13 +33,15 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
     The target is the last output that (a) is a map with more than one place, (b) comes before the head (the last layer
     with weights), (c) has the resolution of the last layer with weights before the head, so that pooling on the way to
     the head does not count, and (d) has a non-zero gradient, which rules out the patches of a ViT's last block: nothing
-    after it mixes places, and the class token alone is read. Of several layers that give the same tensor the innermost.
+    after it mixes places, and the class token alone is read. Of several layers that give the same tensor the innermost;
+    of tokens not the queries, keys or values, which are parts of what attention reads, but the norm they are made of.
 
     Args:
         subject: A classifier in eval mode.
         layer: The user's choice instead; refused if it cannot be recorded.
     """
-    probe = torch.rand(1, 3, *subject.geometry.crop, generator=generator(0, "target layer")).to(subject.device)
+    probe = torch.rand(1, 3, *subject.geometry.crop, generator=generator(0, "target layer"))
+    probe = probe.to(subject.device, subject.dtype)
     if layer is not None:
         return _with_named_layer(subject, layer, probe)
     ran, score = _trace(subject, probe)
@@ -52,11 +56,16 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
     candidates = [run for run in before if run.grid is not None and (run.grid.height, run.grid.width) == size]
     candidates = [run for run in candidates if run.output.requires_grad]
     gradients = torch.autograd.grad(score, [run.output for run in candidates], allow_unused=True)
-    for run, gradient in reversed(list(zip(candidates, gradients, strict=True))):
-        if run.grid is not None and gradient is not None and run.grid.fold(gradient).any():
-            first = next(other for other in candidates if other.key == run.key)
-            return replace(subject, target_layer=first.name, grid=first.grid)
-    return subject
+    live = [
+        run
+        for run, gradient in zip(candidates, gradients, strict=True)
+        if run.grid is not None and gradient is not None and run.grid.fold(gradient).any()
+    ]
+    if not live:
+        return subject
+    last = next((run for run in reversed(live) if not run.projects), live[-1])
+    first = next(other for other in candidates if other.key == last.key)
+    return replace(subject, target_layer=first.name, grid=first.grid)
 
 
 def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
@@ -72,11 +81,6 @@ def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
             times[name] = times.get(name, 0) + 1
             output = whole[0] if isinstance(whole, tuple | list) and whole else whole
             if isinstance(output, Tensor):
-                if not torch.is_grad_enabled() and output.is_floating_point():
-                    # Inside a forward decorated with no_grad: the graph starts at its first layer, as in `record`.
-                    torch.set_grad_enabled(True)
-                    output = output.detach().requires_grad_().clone()
-                    whole = replace_first(whole, output)
                 grid = infer_grid(tuple(output.shape), subject.geometry.crop)
                 ran.append(
                     _Ran(
@@ -86,15 +90,17 @@ def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
                         key=(output.data_ptr(), output._version),
                         is_leaf=is_leaf,
                         has_parameters=has_parameters,
+                        projects=isinstance(module, nn.Linear) and grid is not None and grid.layout == "tokens",
                     )
                 )
             return whole
 
         return hook
 
+    subject = bare(subject)
     hooks = {name: keep(name, module) for name, module in subject.module.named_modules() if name}
     # The input asks for the gradient, so that a model with frozen parameters can be probed too.
-    with torch.inference_mode(False), torch.enable_grad(), hooked(subject.module, hooks):
+    with torch.inference_mode(False), torch.enable_grad(), KeepGradients(), hooked(subject.module, hooks):
         score = subject.logits(probe.clone().requires_grad_()).max()
     return [run for run in ran if times[run.name] == 1], score
 
@@ -105,10 +111,11 @@ def _with_named_layer(subject: Classifier, layer: str, probe: Tensor) -> Classif
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         seen.append(output[0] if isinstance(output, tuple | list) else output)
 
+    inner = bare(subject)
     try:
-        find_layer(subject.module, layer)
-        with torch.no_grad(), hooked(subject.module, {layer: hook}):
-            subject.logits(probe)
+        find_layer(inner.module, layer)
+        with torch.no_grad(), hooked(inner.module, {layer: hook}):
+            inner.logits(probe)
         if not seen:
             raise BadInput(f"layer {layer!r} does not run in a forward of {subject.name}; name one that does")
         grid = infer_grid(tuple(seen[0].shape), subject.geometry.crop)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from camcore.cost import count
-from camcore.grid import Grid
+from camcore.grid import Grid, Placement
 from camcore.images import Geometry, Image, Images
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -43,6 +43,11 @@ def first_tensor(output: Any) -> Tensor:
     )
 
 
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """Half precision raised to fp32, in which sums over places keep their digits; fp64 is left as it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A model, how it is fed, and where its last map of features is.
@@ -58,6 +63,7 @@ class Subject:
     select: Callable[[Any], Tensor] = first_tensor  # the logits in whatever the module returns
     target_layer: str | None = None  # None: the model has no map of features
     grid: Grid | None = None  # how the target layer's output folds into a map
+    placement: Placement | None = None  # where that map's cells lie in the image; None: spread evenly
     sha256: str = ""  # of the weights
     weights: str = ""  # where they came from
     unsafe: tuple[str, ...] = ()  # opt-ins that the report must show (remote code, pickles)
@@ -69,16 +75,26 @@ class Subject:
         return torch.device("cpu") if parameter is None else parameter.device
 
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What images are given in: double precision to a model in double precision, else single."""
+        parameter = next(self.module.parameters(), None)
+        return torch.float64 if parameter is not None and parameter.dtype == torch.float64 else torch.float32
+
+
 @dataclass(frozen=True, kw_only=True)
 class Classifier(Subject):
     """A subject that scores a fixed list of classes."""
 
     classes: tuple[str, ...]
 
-    def logits(self, images: Images) -> Float[Tensor, "b classes"]:
-        """Class scores before the softmax, in fp32; one forward per image."""
+    def logits(self, images: Images) -> Float[Tensor, "rows classes"]:
+        """Class scores before the softmax, in fp32 at least; one forward per image.
+
+        As many rows as images, unless a hook makes the batch grow inside (`camcore.record.run_suffix`).
+        """
         count(forwards=len(images))
-        return self.select(self.module(self.preprocess(images))).float()
+        return at_least_fp32(self.select(self.module(self.preprocess(images))))
 
 
 @runtime_checkable

@@ -64,7 +64,7 @@ def test_hooks_are_registered_in_one_place() -> None:
         if re.search(r"register_\w*hook", path.read_text(encoding="utf-8"))
     ]
 
-    assert places == ["record.py"]
+    assert places == ["hooks.py"]
 
 
 def test_no_gradient_is_left_on_parameters_because_nothing_calls_backward() -> None:

@@ -10,7 +10,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from camcore.cost import count
-from camcore.engine import LOOKS, Row, Terms, evaluate, fastest_batch_size, shuffled
+from camcore.engine import LOOKS, Row, Terms, evaluate, shuffled
 from camcore.images import Batch, Dataset
 from camcore.record import ZeroGradient
 from camcore.statistics import confidence_sequence, p_value
@@ -398,20 +398,6 @@ def test_false_verdicts_at_the_margin_are_rarer_than_the_level_allows(subject: C
     assert outcomes.count(Outcome.PASS) <= most
     assert outcomes.count(Outcome.FAIL) <= most
     assert Outcome.ERROR not in outcomes
-
-
-def test_the_batch_size_that_is_found_lies_between_one_and_the_largest(subject: Classifier) -> None:
-    assert 1 <= fastest_batch_size(subject, largest=4) <= 4
-
-
-def test_a_device_that_runs_out_of_memory_gets_the_size_that_still_fitted() -> None:
-    class Small(GapNet):
-        def forward(self, images: Tensor) -> Tensor:
-            if len(images) > 2:
-                raise torch.OutOfMemoryError("pretended")
-            return super().forward(images)
-
-    assert fastest_batch_size(tiny_subject(Small(), "relu")) <= 2
 
 
 def test_data_of_any_order_is_walked_alike(subject: Classifier) -> None:

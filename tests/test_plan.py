@@ -6,7 +6,7 @@ import pytest
 from audits.options import read_settings
 from audits.plan import Plan, chosen_cams, family_size, prepare, resolve_device, subject_ids
 from audits.policy import load_policy
-from camcore.cam import METHODS
+from camcore.cam import METHODS, RECORDED
 from camcore.errors import BadInput
 from camcore.statistics import simultaneous_level
 from fixtures.datasets.find import default_data
@@ -44,7 +44,8 @@ def test_methods_are_the_users_then_the_controls_then_the_default() -> None:
     assert list(chosen_cams("resnet50", ("gradcam", "layercam"))) == ["gradcam", "layercam"]
     assert list(chosen_cams("control:edge_map", ())) == ["edge_detector"]
     assert list(chosen_cams("control:edge_map", ("gradcam",))) == ["gradcam"]
-    assert list(chosen_cams("resnet50", ("gradcam", "all"))) == sorted(METHODS)
+    assert list(chosen_cams("resnet50", ("gradcam", "all"))) == sorted(RECORDED)
+    assert set(RECORDED) <= set(METHODS)
 
 
 def test_every_claim_that_gates_shares_the_level(tmp_path: Path) -> None:

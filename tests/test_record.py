@@ -249,23 +249,6 @@ def test_record_works_on_a_bf16_model_whose_forward_is_decorated_with_no_grad():
     assert torch.equal(record(decorated, some_images()).gradients, record(plain, some_images()).gradients)
 
 
-def test_record_says_so_when_a_no_grad_block_inside_the_model_ends_after_the_layer():
-    class Probe(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU())
-            self.head = nn.Linear(4, CLASSES)
-
-        def forward(self, images):
-            with torch.no_grad():
-                found = self.backbone(images)
-            return self.head(found.mean((2, 3)))
-
-    subject = tiny_subject(Probe())
-    with pytest.raises(ZeroGradient, match=r"cut off from 'backbone\.1'"):
-        record(subject, some_images(), layer="backbone.1")
-
-
 def test_record_says_so_when_the_forward_is_decorated_with_inference_mode():
     class Deployed(GapNet):
         @torch.inference_mode()

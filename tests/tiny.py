@@ -223,7 +223,7 @@ def tiny_subject(
     seen: list[Any] = []
     handle = module.get_submodule(layer).register_forward_hook(lambda _module, _args, output: seen.append(output))
     with torch.no_grad():
-        subject.logits(torch.zeros(1, 3, size, size))
+        subject.logits(torch.zeros(1, 3, size, size, dtype=next(module.parameters()).dtype))
     handle.remove()
     raw = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
     return Classifier(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,12 +11,20 @@ from camcore.errors import BadInput
 from camcore.record import Recording
 
 CamMethod = Callable[[Recording], Float[Tensor, "b i j"]]
+_Method = TypeVar("_Method", bound=CamMethod)  # a method may have options of its own, and keeps its signature
 
-METHODS: dict[str, CamMethod] = {}
+METHODS: dict[str, CamMethod] = {}  # every method
+RECORDED: dict[str, CamMethod] = {}  # those that need nothing but the recording, and so cost nearly nothing
 
 
-def register(method: CamMethod) -> CamMethod:
-    """Make a method selectable by its function name."""
+def register(method: _Method) -> _Method:
+    """Make a method that reads the recording alone selectable by its function name."""
+    RECORDED[method.__name__] = method
+    return register_asking(method)
+
+
+def register_asking(method: _Method) -> _Method:
+    """Make a method that asks the model again, many times per image, selectable by its function name."""
     METHODS[method.__name__] = method
     return method
 

@@ -1,0 +1,72 @@
+"""Captions as classes: what in an image speaks for a caption, or for one caption rather than another."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from camcore.images import Geometry, Images
+from camcore.subject import Classifier, Normalise, first_tensor
+
+CLIP_NORMALISE = Normalise(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+
+
+class Similarity(nn.Module):
+    """Scaled cosine similarity of an image's embedding with fixed embeddings of captions.
+
+    Radford et al. 2021 (CLIP, arXiv:2103.00020), figure 3: logits_i = exp(t) · cos(image, caption_i).
+    """
+
+    text: Tensor
+
+    def __init__(
+        self, encoder: nn.Module, text: Float[Tensor, "captions d"], scale: float, embedding: Callable[[Any], Tensor]
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.scale = scale
+        self.embedding = embedding
+        self.register_buffer("text", nn.functional.normalize(text.detach(), dim=1), persistent=False)
+
+    def forward(self, images: Tensor) -> Float[Tensor, "b captions"]:
+        """One score per image and caption."""
+        found = nn.functional.normalize(self.embedding(self.encoder(images)), dim=1)
+        return self.scale * found @ self.text.to(found.dtype).T
+
+
+def captions_as_classes(
+    encoder: nn.Module,
+    text: Float[Tensor, "captions d"],
+    captions: Sequence[str],
+    *,
+    geometry: Geometry,
+    name: str = "similarity",
+    scale: float = 100.0,
+    embedding: Callable[[Any], Tensor] = first_tensor,
+    preprocess: Callable[[Images], Tensor] = CLIP_NORMALISE,
+) -> Classifier:
+    """A classifier whose classes are captions, so that every method here explains an image-text similarity.
+
+    `record(subject, images, target, against=other)` then asks what speaks for one caption rather than for another, for
+    example "on the left of" rather than "on the right of".
+
+    Args:
+        encoder: From normalised images to embeddings; in eval mode.
+        text: The captions' embeddings by the model's text encoder; their length does not matter.
+        captions: As many as rows of `text`.
+        geometry: The encoder's input.
+        name: Short, for ids and file names.
+        scale: The model's temperature, exp(logit_scale).
+        embedding: Finds the embeddings in what the encoder returns.
+        preprocess: The encoder's normalisation; CLIP's if not given.
+
+    Raises:
+        ValueError: Captions and embeddings differ in number.
+    """
+    if len(captions) != len(text):
+        raise ValueError(f"expected one embedding per caption, got {len(text)} embeddings for {len(captions)} captions")
+    module = Similarity(encoder, text, scale, embedding).train(encoder.training)
+    return Classifier(
+        name=name, spec=name, module=module, geometry=geometry, preprocess=preprocess, classes=tuple(captions)
+    )

@@ -1,0 +1,7 @@
+"""`python -m camcore.explain IMAGE... --model SPEC`: the same as `camcore explain`."""
+
+import sys
+
+from camcore.explain.command import main
+
+sys.exit(main(["explain", *sys.argv[1:]]))

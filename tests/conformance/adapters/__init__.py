@@ -1,0 +1,1 @@
+"""How camcore and other libraries are asked for a map. A library is imported when it is asked, not before."""

@@ -146,6 +146,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         subject=audited.subject,
         dataset=audited.dataset,
         cams=audited.cams,
+        undefined=audited.undefined,
         policy=plan.policy,
         terms=audited.terms,
         log=request.config.stash[LOG],

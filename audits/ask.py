@@ -37,7 +37,13 @@ class Ask:
     node_id: str
     conclude: Callable[[Verdict], None]  # tells pytest
     premises: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # shared by all questions to the subject
+    undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model
     progress: Progress | None = None
+
+    @property
+    def defined(self) -> Mapping[str, CamMethod]:
+        """The chosen methods that the model has maps of: what one measurement serves."""
+        return {name: cam for name, cam in self.cams.items() if name not in self.undefined}
 
     def __call__(
         self,
@@ -72,7 +78,7 @@ class Ask:
             self.log.claim(key, known)
             self.conclude(concluded(claim, known))
             return
-        verdict = self._verdict(claim, question.audit, measurement, premise, measure, column, show)
+        verdict = self._verdict(claim, cam, question.audit, measurement, premise, measure, column, show)
         record = claim_record(
             verdict,
             subject=self.subject.name,
@@ -86,6 +92,7 @@ class Ask:
     def _verdict(
         self,
         claim: Claim,
+        cam: str,
         audit: str,
         measurement: str,
         premise: Premise | None,
@@ -96,6 +103,8 @@ class Ask:
         if self.subject.target_layer is None:
             reason = f"{self.subject.name} has no map of features, so it has no saliency map to judge"
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
+        if cam in self.undefined:
+            return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=self.undefined[cam])
         given: Mapping[str, Any] = {}
         if premise is not None:
             try:

@@ -14,10 +14,11 @@ from audits import journal
 from audits.options import Settings
 from audits.policy import Policy, load_policy
 from camcore import statistics
-from camcore.cam import METHODS, RECORDED, CamMethod, find_cam
+from camcore.cam import METHODS, PARTIAL, RECORDED, CamMethod, find_cam
 from camcore.engine import Terms
-from camcore.errors import BadInput, one_line
+from camcore.errors import BadInput, Undefined, one_line
 from camcore.images import Dataset
+from camcore.record import record
 from camcore.subject import Classifier
 from camcore.throughput import fastest_batch_size
 from fixtures.controls import CONTROLS
@@ -34,6 +35,7 @@ class Audited:
     dataset: Dataset
     cams: Mapping[str, CamMethod]
     terms: Terms
+    undefined: Mapping[str, str]  # methods that this model has no such map of, with the reason
     premises: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # established once for all methods
 
 
@@ -110,6 +112,7 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
         dataset = find_dataset(data, subject=subject, n=policy.images, seed=settings.seed)
         with _trying(spec):
             size = settings.batch_size or batch_sizes.get(name) or fastest_batch_size(subject)
+            undefined = undefined_methods(subject, cams)
         terms = Terms(
             level=statistics.simultaneous_level(policy.level, family_size(policy, cams)),
             budget=policy.images,
@@ -118,11 +121,25 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
             min_images=policy.min_images,
             max_degenerate=policy.max_degenerate,
         )
-        audited.append(Audited(id=name, subject=subject, dataset=dataset, cams=cams, terms=terms))
+        audited.append(Audited(id=name, subject=subject, dataset=dataset, cams=cams, terms=terms, undefined=undefined))
     if main and not settings.resume:
         with _writing(settings.report):
             journal.forget(settings.report)
     return Plan(settings=settings, policy=policy, device=device, audited=tuple(audited))
+
+
+def undefined_methods(subject: Classifier, cams: Mapping[str, CamMethod]) -> dict[str, str]:
+    """Those of the chosen methods that the model has no such map of, found by trying them on a blank image."""
+    tried = {name: cam for name, cam in cams.items() if name in PARTIAL and subject.target_layer is not None}
+    reasons: dict[str, str] = {}
+    if tried:
+        rec = record(subject, torch.full((1, 3, *subject.geometry.crop), 0.5, device=subject.device), chunk=1)
+        for name, cam in tried.items():
+            try:
+                cam(rec)
+            except Undefined as problem:
+                reasons[name] = str(problem)
+    return reasons
 
 
 @contextmanager

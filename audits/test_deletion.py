@@ -43,6 +43,7 @@ from audits.question import Question
 from camcore import chance
 from camcore.cam import CamMethod
 from camcore.engine import WORST, Row, column_of
+from camcore.grid import Placement
 from camcore.images import Batch
 from camcore.maps import is_constant, is_empty, rectify, unit_range, upsample
 from camcore.metrics import area_under, deletion_curve, insertion_curve
@@ -51,7 +52,7 @@ from camcore.record import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 
-VERSION = "1"
+VERSION = "2"
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the pixels; the intact and the fully blurred image are the ends of every curve
 CURVES = {"deletion": deletion_curve, "insertion": insertion_curve}
 
@@ -93,15 +94,15 @@ def deletion(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod]
         `<cam>:over_<chance>:<share>`, and the areas `<map>:deletion` and `<map>:insertion`. NaN where a map
         ranks nothing.
     """
-    rec = record(subject, batch.images)
+    rec = record(subject, batch.images, chunk=batch.chunk)
     baseline = blur(batch.images)
     intact = rec.logits.softmax(1).gather(1, rec.target[:, None])
     with torch.no_grad():
         empty = subject.logits(baseline).softmax(1).gather(1, rec.target[:, None])
 
-    def curves(saliency: Tensor, purpose: str) -> dict[str, Tensor]:
+    def curves(saliency: Tensor, purpose: str, placement: Placement | None = None) -> dict[str, Tensor]:
         rank = rank_pixels(
-            upsample(saliency, batch.images.shape[2:]),
+            upsample(saliency, batch.images.shape[2:], placement),
             generators=batch.generators(f"deletion ties {purpose}"),
         )
         ask = partial(_probabilities, subject, batch, rec, rank, baseline)
@@ -115,7 +116,8 @@ def deletion(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod]
         saliency = rectify(cam(rec))
         nothing = is_empty(saliency) | is_constant(saliency)
         found[name] = {
-            kind: curve.masked_fill(nothing[:, None], torch.nan) for kind, curve in curves(saliency, "").items()
+            kind: curve.masked_fill(nothing[:, None], torch.nan)
+            for kind, curve in curves(saliency, "", rec.placement).items()
         }
     drawn = []
     for draw in range(draws):
@@ -150,8 +152,8 @@ def show(
     subject: Classifier, batch: Batch, rows: Mapping[str, Row], *, name: str, cam: CamMethod, column: str
 ) -> Iterable[Evidence]:
     """The maps of the worst and the typical images, the mean curves, the areas under them."""
-    rec = record(subject, batch.images)
-    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:]))
+    rec = record(subject, batch.images, chunk=batch.chunk)
+    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:], rec.placement))
     for index, image_id in enumerate(batch.ids):
         value = rows[image_id].get(column, torch.nan)
         predicted = int(rec.target[index])
@@ -204,7 +206,7 @@ def ask_about(ask: Ask, question: Question, cam: str, *, column: str) -> None:
     ask(
         question,
         cam,
-        measure=partial(deletion, cams=ask.cams, draws=ask.policy.chance_draws),
+        measure=partial(deletion, cams=ask.defined, draws=ask.policy.chance_draws),
         column=column,
         show=partial(show, name=cam, cam=ask.cams[cam], column=column),
         version=VERSION,

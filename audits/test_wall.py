@@ -17,7 +17,7 @@ A method that highlights what the model provably ignores will highlight other th
 It judges the method on this network, not the network: methods that weigh whole channels (Grad-CAM, Grad-CAM++,
 XGrad-CAM, Eigen-CAM) leak by construction, HiResCAM and Layer-CAM cannot. With the wall up the model is crippled, and
 its predictions mean little. HiResCAM also blanks rows whose pixels do matter (over-blanking), which is not held against
-it.
+it. A map in pixels (gradients, RISE) is judged only where some pixels are dead; elsewhere there is nothing to judge.
 
 ## Caught by
 
@@ -35,6 +35,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from audits.ask import Ask
 from audits.question import Question
@@ -48,7 +49,7 @@ from camcore.subject import Classifier
 from camcore.verdict import Evidence, Overlay, Table
 from camcore.wall import Wall, build_wall
 
-VERSION = "1"
+VERSION = "2"
 
 LEAKAGE = Question(
     name="wall/leakage",
@@ -71,17 +72,20 @@ def wall_leakage(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMet
         the least salient cell);
         `<cam>:blank`, the share of the map that is exactly zero. NaN for an empty map.
     """
-    rec = record(subject, batch.images, behind=wall.hide)
+    rec = record(subject, batch.images, behind=wall.hide, chunk=batch.chunk)
     size = batch.images.shape[2:]
     columns = {}
     for name, cam in cams.items():
-        cells = rectify(cam(rec))
-        pixels = upsample(cells, size)
-        paper = unit_range(upsample(unit_range(cells), size))
+        saliency = rectify(cam(rec))
+        pixels = upsample(saliency, size, rec.placement)
+        paper = unit_range(upsample(unit_range(saliency), size))
+        of_cells = saliency.shape[1:] == rec.activations.shape[2:]
+        cells = saliency if of_cells else adaptive_avg_pool2d(saliency, rec.activations.shape[2:])
         columns[f"{name}:cells"] = leakage(cells, wall.kept_rows)
-        columns[f"{name}:leakage"] = (
-            columns[f"{name}:cells"] if wall.dead_from is None else leakage(pixels, wall.judged_from)
-        )
+        if wall.dead_from is not None:
+            columns[f"{name}:leakage"] = leakage(pixels, wall.judged_from)
+        else:  # a pixel behind hidden cells matters through cells that are seen: a map in pixels cannot be judged
+            columns[f"{name}:leakage"] = columns[f"{name}:cells"] * (1 if of_cells else torch.nan)
         columns[f"{name}:paper"] = leakage(paper, wall.drawn_from)
         columns[f"{name}:blank"] = (cells == 0).float().mean((1, 2)).masked_fill(is_empty(cells), torch.nan)
     return columns
@@ -91,8 +95,8 @@ def show(
     subject: Classifier, batch: Batch, rows: Mapping[str, Row], *, name: str, cam: CamMethod, wall: Wall
 ) -> Iterable[Evidence]:
     """The maps behind the wall, and the leakage beside the line of a constant map."""
-    rec = record(subject, batch.images, behind=wall.hide)
-    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:]))
+    rec = record(subject, batch.images, behind=wall.hide, chunk=batch.chunk)
+    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:], rec.placement))
     for index, image_id in enumerate(batch.ids):
         yield Overlay(
             unit=image_id,
@@ -138,7 +142,7 @@ def test_nothing_leaks_through_the_wall(ask: Ask, cam: str) -> None:
         LEAKAGE,
         cam,
         premise=lambda images: {"wall": build_wall(ask.subject, images, seed=ask.terms.seed)},
-        measure=partial(wall_leakage, cams=ask.cams),
+        measure=partial(wall_leakage, cams=ask.defined),
         column=f"{cam}:leakage",
         show=partial(show, name=cam, cam=ask.cams[cam]),
         version=VERSION,

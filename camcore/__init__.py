@@ -5,7 +5,7 @@
     recording = record(subject, images)
     saliency = cam.gradcam(recording)
 
-No files are written, nothing is plotted, nothing is fetched.
+No files are written, nothing is plotted, nothing is fetched (`camcore.explain`, imported by itself, draws).
 """
 
 from camcore import cam

@@ -7,6 +7,10 @@ class BadInput(ValueError):
     """What the user gave cannot be used. One line: what was expected, what came, what to do. Exit code 4."""
 
 
+class Undefined(ValueError):
+    """The method is not defined for this model. One line: what it needs, what the model has, what to use instead."""
+
+
 def one_line(error: BaseException) -> str:
     """The type and the message of an error, cut to fit on one line."""
     message = " ".join(str(error).split())

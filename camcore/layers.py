@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from camcore.errors import BadInput
 from camcore.grid import Grid, infer_grid
 from camcore.hooks import KeepGradients, bare, find_layer, hooked
+from camcore.placement import trace_placement
 from camcore.record import ZeroGradient, record
 from camcore.seeds import generator
 from camcore.subject import Classifier
@@ -28,7 +29,7 @@ class _Ran:
 
 
 def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Classifier:
-    """The subject with its target layer and grid filled in; unchanged if the model has no map of features.
+    """The subject with its target layer, its grid and placement filled in; unchanged if it has no map of features.
 
     The target is the last output that (a) is a map with more than one place, (b) comes before the head (the last layer
     with weights), (c) has the resolution of the last layer with weights before the head, so that pooling on the way to
@@ -65,7 +66,11 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
         return subject
     last = next((run for run in reversed(live) if not run.projects), live[-1])
     first = next(other for other in candidates if other.key == last.key)
-    return replace(subject, target_layer=first.name, grid=first.grid)
+    return _placed(replace(subject, target_layer=first.name, grid=first.grid))
+
+
+def _placed(subject: Classifier) -> Classifier:
+    return replace(subject, placement=trace_placement(subject))
 
 
 def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
@@ -125,10 +130,10 @@ def _with_named_layer(subject: Classifier, layer: str, probe: Tensor) -> Classif
             )
         named = replace(subject, target_layer=layer, grid=grid)
         record(named, probe)
+        return _placed(named)
     except ZeroGradient as problem:
         raise BadInput(str(problem)) from None
     except BadInput:
         raise
     except ValueError as problem:
         raise BadInput(str(problem)) from None
-    return named

@@ -7,18 +7,45 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from camcore.grid import Placement
+
 
 def rectify(saliency: Float[Tensor, "b i j"]) -> Float[Tensor, "b i j"]:
     """The evidence for the class: negative saliency becomes 0."""
     return saliency.relu()
 
 
-def upsample(saliency: Float[Tensor, "b i j"], size: Sequence[int]) -> Float[Tensor, "b h w"]:
-    """Bilinear, each cell centred in its share of the image (`align_corners=False`).
+def upsample(
+    saliency: Float[Tensor, "b i j"], size: Sequence[int], placement: Placement | None = None
+) -> Float[Tensor, "b h w"]:
+    """Bilinear between the centres of the cells; beyond the outermost ones the map goes on as it is there.
 
-    Aligning corners instead would shift the centres of a 7 x 7 map by up to 15.5 pixels at 224.
+    Args:
+        saliency: Maps of cells. Maps that already have the size are returned as they are.
+        size: Height and width in pixels.
+        placement: Where the cells lie in an image of that size (`camcore.placement`). None: each in the middle of its
+            even share (`align_corners=False`), 15.5 pixels down and right of where a ResNet has them. Aligning corners
+            instead would shift the even centres of a 7 x 7 map by up to 15.5 pixels at 224.
     """
-    return functional.interpolate(saliency[:, None], list(size), mode="bilinear", align_corners=False)[:, 0]
+    if tuple(saliency.shape[1:]) == tuple(size):
+        return saliency
+    if placement is None:
+        return functional.interpolate(saliency[:, None], list(size), mode="bilinear", align_corners=False)[:, 0]
+    # half precision is rounded once, at the end
+    exact = saliency if saliency.dtype == torch.float64 else saliency.float()
+    for dim, pixels, first, step in zip((1, 2), size, placement.first, placement.step, strict=True):
+        exact = _between_centres(exact, dim, pixels, first, step)
+    return exact.to(saliency.dtype)
+
+
+def _between_centres(saliency: Float[Tensor, "b i j"], dim: int, pixels: int, first: float, step: float) -> Tensor:
+    """One axis: each pixel from the two cells it lies between, by weights worked out in float64."""
+    last = saliency.shape[dim] - 1
+    cell = ((torch.arange(pixels, dtype=torch.float64) - first) / step).clamp(0, last)  # not every device has float64
+    before = cell.long()
+    weight = (cell - before).to(saliency).reshape([-1, 1] if dim == 1 else [-1])
+    after = (before + 1).clamp(max=last).to(saliency.device)
+    return torch.lerp(saliency.index_select(dim, before.to(saliency.device)), saliency.index_select(dim, after), weight)
 
 
 def unit_range(saliency: Float[Tensor, "b i j"]) -> Float[Tensor, "b i j"]:

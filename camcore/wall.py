@@ -5,7 +5,7 @@ lower band of the map. Zeroing the band itself is the same function for a flatte
 """
 
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, floor
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from camcore.cost import count
 from camcore.images import Images
+from camcore.placement import even_placement
 from camcore.record import Edit, features, record, run_behind
 from camcore.seeds import generator
 from camcore.subject import Classifier
@@ -32,6 +33,8 @@ class Wall:
     rows: int  # of the map
     dead_from: int | None  # the first pixel row that cannot reach the kept rows; None: every pixel can
     pixels: int  # pixel rows of the image
+    centre: float  # the pixel row on which the first hidden row of cells is centred
+    step: float  # pixel rows from one row of cells to the next
 
     @property
     def judged_from(self) -> int:
@@ -42,12 +45,12 @@ class Wall:
         """
         if self.dead_from is None:
             return self.kept_rows
-        return max(self.dead_from, ceil((self.kept_rows + 0.5) * self.pixels / self.rows))
+        return max(self.dead_from, floor(self.centre) + 1)
 
     @property
     def drawn_from(self) -> int:
         """The pixel row where the wall is drawn: the first dead one, or else where the hidden cells begin."""
-        return self.dead_from or round(self.kept_rows / self.rows * self.pixels)
+        return self.dead_from or round(self.centre + 0.5 - self.step / 2)
 
     @property
     def constant_line(self) -> float:
@@ -80,11 +83,14 @@ def build_wall(subject: Classifier, images: Images, *, seed: int, band: float = 
     """
     noise = torch.rand(images.shape, generator=generator(seed, "wall", "probes")).to(images)
     probes = torch.cat([images, noise])
-    rows = features(subject, probes[:1]).shape[2]
+    rows, columns = features(subject, probes[:1]).shape[2:]
     hidden = ceil(rows * band)
     if not 0 < hidden < rows:
         raise WallLeaks(f"a band of {hidden} rows does not fit in a map of {rows} rows of {subject.name}")
-    wall = Wall(kept_rows=rows - hidden, rows=rows, dead_from=None, pixels=images.shape[2])
+    kept = rows - hidden
+    placed = subject.placement or even_placement((rows, columns), (images.shape[2], images.shape[3]))
+    centre = placed.first[0] + kept * placed.step[0]
+    wall = Wall(kept_rows=kept, rows=rows, dead_from=None, pixels=images.shape[2], centre=centre, step=placed.step[0])
     wall = replace(wall, dead_from=_dead_from(subject, wall, probes, seed))
     _certify(subject, wall, probes, seed)
     return wall

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("camcore", "fixtures", "audits", "reports", "conftest", "tests", "benchmarks", "docs")
+LOADS_MODELS = Path("camcore/explain/command.py")  # the one door from the library to the loaders, opened when it is run
 MAY_IMPORT = {
     "camcore": {"camcore"},
     "fixtures": {"camcore", "fixtures"},
@@ -36,6 +37,7 @@ def wrong_arrows(root: Path) -> list[str]:
         for package, allowed in MAY_IMPORT.items()
         for path in sorted((root / package).rglob("*.py"))
         for name in sorted(imported(path.read_text(encoding="utf-8")) & (set(OURS) - allowed))
+        if not (name == "fixtures" and path.relative_to(root) == LOADS_MODELS)
     ]
 
 
@@ -54,7 +56,8 @@ def test_an_arrow_that_runs_back_is_found(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize("package", ["pytest", "matplotlib", "PIL", "requests", "urllib"])
 def test_the_library_draws_nothing_reads_no_pictures_and_fetches_nothing(package: str) -> None:
     for path in (ROOT / "camcore").rglob("*.py"):
-        assert package not in imported(path.read_text(encoding="utf-8")), path
+        draws = {"PIL"} if "explain" in path.relative_to(ROOT / "camcore").parts else set()
+        assert package not in imported(path.read_text(encoding="utf-8")) - draws, path
 
 
 def test_hooks_are_registered_in_one_place() -> None:

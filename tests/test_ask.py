@@ -31,11 +31,19 @@ def tiny() -> Classifier:
     return tiny_subject(GapNet(), "conv2")
 
 
-def asking(subject: Classifier, folder: Path, verdicts: list[Verdict], *, resume: bool = False) -> Ask:
+def asking(
+    subject: Classifier,
+    folder: Path,
+    verdicts: list[Verdict],
+    *,
+    resume: bool = False,
+    undefined: Mapping[str, str] | None = None,
+) -> Ask:
     return Ask(
         subject=subject,
         dataset=numbered_dataset(20, size=16),
-        cams={"hirescam": METHODS["hirescam"]},
+        cams={"hirescam": METHODS["hirescam"], "gradcam": METHODS["gradcam"]},
+        undefined=undefined or {},
         policy=load_policy(None, profile="smoke"),
         terms=Terms(level=0.95, budget=20, seed=0, batch_size=6),
         log=Log(folder, "master", run="this", resume=resume),
@@ -191,6 +199,17 @@ def test_a_measure_that_fails_is_an_error_in_one_line(kind: type[Exception], tmp
 
     assert verdicts[0].outcome is Outcome.ERROR
     assert verdicts[0].reason == f"{kind.__name__}: broken here"
+
+
+def test_a_method_that_the_model_has_no_maps_of_does_not_apply_and_is_not_measured(tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    ask = asking(tiny(), tmp_path, verdicts, undefined={"hirescam": "no such maps of tiny"})
+    put(ask)
+
+    assert verdicts[0].outcome is Outcome.NOT_APPLICABLE
+    assert verdicts[0].reason == "no such maps of tiny"
+    assert list(ask.defined) == ["gradcam"]
+    assert (verdicts[0].values or {}) == {}
 
 
 def test_an_interrupt_is_no_verdict(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from audits.policy import SHIPPED
 from audits.question import documentation
 from camcore import with_target_layer
-from camcore.cam import METHODS
+from camcore.cam import RECORDED
 from camcore.cost import metered
 from camcore.images import Batch, load
 from camcore.subject import Classifier
@@ -61,7 +61,7 @@ def test_deletion_of_seven_methods_costs_one_recording_and_its_curves(clean: Cle
     audit = import_module("audits.test_deletion")
     subject, batch = clean
     with metered() as cost:
-        columns = audit.deletion(subject, batch, cams=METHODS, draws=2)
+        columns = audit.deletion(subject, batch, cams=RECORDED, draws=2)
 
     # per image: the recording, the blurred image, and two curves of five steps for each of 7 methods, 2 draws, edges
     assert cost.forwards == len(batch) * (1 + 1 + 2 * 5 * (7 + 2 + 1))
@@ -72,10 +72,10 @@ def test_deletion_of_seven_methods_costs_one_recording_and_its_curves(clean: Cle
 def test_deletion_of_an_image_does_not_depend_on_its_company(clean: Clean) -> None:
     audit = import_module("audits.test_deletion")
     subject, batch = clean
-    together = audit.deletion(subject, batch, cams={"hirescam": METHODS["hirescam"]}, draws=1)
+    together = audit.deletion(subject, batch, cams={"hirescam": RECORDED["hirescam"]}, draws=1)
     data = scenes(6, seed=11)
     alone = load(data, data.ids[3:4], subject.geometry, seed=5, device=torch.device("cpu"))
-    single = audit.deletion(subject, alone, cams={"hirescam": METHODS["hirescam"]}, draws=1)
+    single = audit.deletion(subject, alone, cams={"hirescam": RECORDED["hirescam"]}, draws=1)
 
     for name, column in single.items():
         torch.testing.assert_close(column[0], together[name][3], atol=1e-4, rtol=1e-4)
@@ -95,7 +95,7 @@ def test_behind_the_wall_local_weights_are_exactly_zero_and_global_ones_leak(cle
     audit = import_module("audits.test_wall")
     subject, batch = clean
     wall = build_wall(subject, batch.images[:2], seed=0)
-    columns = audit.wall_leakage(subject, batch, cams=METHODS, wall=wall)
+    columns = audit.wall_leakage(subject, batch, cams=RECORDED, wall=wall)
 
     assert wall.dead_from is not None
     for name in ("hirescam", "layercam", "eigengradcam"):

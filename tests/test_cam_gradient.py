@@ -184,7 +184,7 @@ def test_gradcam_plus_plus_depends_on_the_scale_of_the_logits():
     assert not torch.allclose(plain / plain.abs().max(), hot / hot.abs().max(), atol=0.01)
 
 
-@pytest.mark.parametrize("name", sorted(cam.METHODS))
+@pytest.mark.parametrize("name", sorted(cam.RECORDED))
 def test_order_of_the_channels_does_not_matter(name):
     rec = record(tiny_subject(FlatNet(), "relu"), some_images())
     order = torch.tensor([2, 0, 3, 1])
@@ -192,7 +192,7 @@ def test_order_of_the_channels_does_not_matter(name):
     torch.testing.assert_close(getattr(cam, name)(permuted), getattr(cam, name)(rec), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(cam.METHODS))
+@pytest.mark.parametrize("name", sorted(cam.RECORDED))
 def test_map_of_an_image_does_not_depend_on_its_batch(name):
     subject = tiny_subject(FlatNet(), "relu")
     images = some_images(4)
@@ -205,7 +205,7 @@ def test_map_of_an_image_does_not_depend_on_its_batch(name):
         torch.testing.assert_close(alone[0], together[index], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(cam.METHODS))
+@pytest.mark.parametrize("name", sorted(cam.RECORDED))
 def test_map_moves_with_the_image_on_a_circular_net(name):
     # stride 2 after a circular stride 1: a shift by two pixels is a shift by one cell
     subject = tiny_subject(GapNet(padding_mode="circular"), "relu")
@@ -215,7 +215,7 @@ def test_map_moves_with_the_image_on_a_circular_net(name):
     torch.testing.assert_close(moved, still.roll((1, -2), (1, 2)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(cam.METHODS))
+@pytest.mark.parametrize("name", sorted(cam.RECORDED))
 def test_map_flips_with_the_image_on_a_net_with_symmetric_filters(name):
     subject = tiny_subject(InPlaceNet(), "relu")
     weight = subject.module.conv.weight
@@ -236,19 +236,19 @@ def test_maps_are_signed(name):
     assert (found > 0).any()
 
 
-@pytest.mark.parametrize("name", sorted(cam.METHODS))
+@pytest.mark.parametrize("name", sorted(cam.RECORDED))
 def test_zero_activations_give_a_zero_map(name):
     gradients = torch.randn(2, 3, 4, 4, generator=generator(0, "zero"))
     assert torch.equal(getattr(cam, name)(recording(torch.zeros(2, 3, 4, 4), gradients)), torch.zeros(2, 4, 4))
 
 
-@pytest.mark.parametrize("name", sorted(set(cam.METHODS) - {"eigencam"}))
+@pytest.mark.parametrize("name", sorted(set(cam.RECORDED) - {"eigencam"}))
 def test_zero_gradients_give_a_zero_map(name):
     activations = torch.randn(2, 3, 4, 4, generator=generator(0, "zero"))
     assert torch.equal(getattr(cam, name)(recording(activations, torch.zeros(2, 3, 4, 4))), torch.zeros(2, 4, 4))
 
 
-@pytest.mark.parametrize("name", sorted(cam.METHODS))
+@pytest.mark.parametrize("name", sorted(cam.RECORDED))
 def test_methods_leave_the_recording_alone(name):
     rec = record(tiny_subject(FlatNet(), "relu"), some_images())
     activations, gradients = rec.activations.clone(), rec.gradients.clone()

@@ -65,6 +65,7 @@ def plan(tmp_path: Path, *names: str) -> Plan:
             subject=replace(subject, name=name, preprocess=lambda images: images),
             dataset=numbered_dataset(4),
             cams={"hirescam": METHODS["hirescam"], "gradcam": METHODS["gradcam"]},
+            undefined={},
             terms=Terms(level=0.99, budget=4, seed=0, batch_size=2),
         )
         for name in names

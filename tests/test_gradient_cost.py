@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.gradient_cams import SEVEN
 from benchmarks.timing import Times, interleave, write_section
-from camcore.cam import METHODS
+from camcore.cam import RECORDED
 from camcore.cost import metered
 from camcore.images import Geometry, Images
 from camcore.layers import with_target_layer
@@ -92,7 +92,7 @@ def images() -> Images:
 
 
 def seven(recording: Recording) -> dict[str, Tensor]:
-    return {name: METHODS[name](recording) for name in SEVEN}
+    return {name: RECORDED[name](recording) for name in SEVEN}
 
 
 @pytest.fixture

@@ -2,15 +2,19 @@ import re
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from audits.options import read_settings
-from audits.plan import Plan, chosen_cams, family_size, prepare, resolve_device, subject_ids
+from audits.plan import Plan, chosen_cams, family_size, prepare, resolve_device, subject_ids, undefined_methods
 from audits.policy import load_policy
-from camcore.cam import METHODS, RECORDED
-from camcore.errors import BadInput
+from camcore.cam import METHODS, PARTIAL, RECORDED
+from camcore.cost import metered
+from camcore.errors import BadInput, Undefined
+from camcore.record import Recording
 from camcore.statistics import simultaneous_level
 from fixtures.datasets.find import default_data
 from tests.running import factories
+from tests.tiny import GapNet, tiny_subject
 
 
 def plan(folder: Path, **given: object) -> Plan:
@@ -96,3 +100,19 @@ def test_what_is_no_device_here_is_refused_in_one_line(name: str) -> None:
         resolve_device(name)
 
     assert "\n" not in str(raised.value)
+
+
+def test_a_method_is_tried_once_where_it_may_not_be_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(_rec: Recording) -> Tensor:
+        raise Undefined("tiny has no such maps")
+
+    monkeypatch.setitem(PARTIAL, "refusing", refuses)
+    monkeypatch.setitem(PARTIAL, "defined", RECORDED["gradcam"])
+    subject = tiny_subject(GapNet(), "relu")
+    cams = {"refusing": refuses, "defined": RECORDED["gradcam"], "hirescam": RECORDED["hirescam"]}
+    with metered() as cost:
+        assert undefined_methods(subject, cams) == {"refusing": "tiny has no such maps"}
+    assert cost.forwards == 1
+    with metered() as cost:
+        assert undefined_methods(subject, {"hirescam": RECORDED["hirescam"]}) == {}
+    assert cost.forwards == 0

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from camcore import with_target_layer
-from camcore.cam import METHODS
+from camcore.cam import RECORDED
+from camcore.grid import Placement
 from camcore.images import Geometry
 from camcore.maps import rectify, upsample
 from camcore.metrics import leakage
@@ -89,7 +90,7 @@ def test_local_weights_leak_exactly_nothing_and_global_ones_leak() -> None:
     rec = record(subject, images, behind=wall.hide)
     assert wall.dead_from is not None
     found = {
-        name: leakage(upsample(rectify(cam(rec)), images.shape[2:]), wall.judged_from) for name, cam in METHODS.items()
+        name: leakage(upsample(rectify(cam(rec)), images.shape[2:]), wall.judged_from) for name, cam in RECORDED.items()
     }
 
     for name in ("hirescam", "layercam", "eigengradcam"):
@@ -258,7 +259,7 @@ def test_a_band_must_hide_some_rows_and_leave_some(band: float) -> None:
 
 
 def test_what_is_hidden_is_zero_even_where_it_was_not_finite() -> None:
-    wall = Wall(kept_rows=2, rows=4, dead_from=None, pixels=16)
+    wall = Wall(kept_rows=2, rows=4, dead_from=None, pixels=16, centre=9.5, step=4)
     features = torch.full((1, 1, 4, 4), torch.inf)
 
     assert wall.hide(features)[:, :, 2:].eq(0).all()
@@ -266,13 +267,24 @@ def test_what_is_hidden_is_zero_even_where_it_was_not_finite() -> None:
 
 
 def test_the_seam_of_the_upsampling_is_not_held_against_a_map() -> None:
-    wall = Wall(kept_rows=2, rows=4, dead_from=9, pixels=16)
+    wall = Wall(kept_rows=2, rows=4, dead_from=9, pixels=16, centre=9.5, step=4)
     saliency = torch.zeros(1, 4, 4)
     saliency[:, :2] = 1
 
     assert wall.judged_from == 10
     assert upsample(saliency, (16, 16))[:, 9].max() > 0
     assert leakage(upsample(saliency, (16, 16)), wall.judged_from).item() == 0
+
+
+def test_the_seam_ends_where_the_first_hidden_cell_is_centred_wherever_that_is() -> None:
+    wall = Wall(kept_rows=2, rows=4, dead_from=7, pixels=16, centre=8.0, step=4)
+    saliency = torch.zeros(1, 4, 4)
+    saliency[:, :2] = 1
+    placed = upsample(saliency, (16, 16), Placement(first=(0.0, 0.0), step=(4.0, 4.0), source="traced"))
+
+    assert (wall.judged_from, wall.drawn_from) == (9, 7)
+    assert placed[:, 7].max() > 0
+    assert leakage(placed, wall.judged_from).item() == 0
 
 
 def test_a_constant_map_scores_its_line_and_an_empty_one_is_undefined() -> None:

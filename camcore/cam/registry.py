@@ -15,6 +15,7 @@ _Method = TypeVar("_Method", bound=CamMethod)  # a method may have options of it
 
 METHODS: dict[str, CamMethod] = {}  # every method
 RECORDED: dict[str, CamMethod] = {}  # those that need nothing but the recording, and so cost nearly nothing
+PARTIAL: dict[str, CamMethod] = {}  # those that some models have no such map of: they raise Undefined
 
 
 def register(method: _Method) -> _Method:
@@ -27,6 +28,12 @@ def register_asking(method: _Method) -> _Method:
     """Make a method that asks the model again, many times per image, selectable by its function name."""
     METHODS[method.__name__] = method
     return method
+
+
+def register_partial(method: _Method) -> _Method:
+    """Make a method selectable that asks little, but of some models only: of the others it raises `Undefined`."""
+    PARTIAL[method.__name__] = method
+    return register_asking(method)
 
 
 def find_cam(name: str) -> CamMethod:

@@ -86,7 +86,7 @@ def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
             times[name] = times.get(name, 0) + 1
             output = whole[0] if isinstance(whole, tuple | list) and whole else whole
             if isinstance(output, Tensor):
-                grid = infer_grid(tuple(output.shape), subject.geometry.crop)
+                grid = _map_grid(output, subject, probe)
                 ran.append(
                     _Ran(
                         name=name,
@@ -110,6 +110,11 @@ def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
     return [run for run in ran if times[run.name] == 1], score
 
 
+def _map_grid(output: Tensor, subject: Classifier, probe: Tensor) -> Grid | None:
+    """How a layer's output folds, if it holds one map per image: windows and captions have batches of their own."""
+    return infer_grid(tuple(output.shape), subject.geometry.crop) if output.shape[:1] == probe.shape[:1] else None
+
+
 def _with_named_layer(subject: Classifier, layer: str, probe: Tensor) -> Classifier:
     seen: list[Tensor] = []
 
@@ -123,7 +128,7 @@ def _with_named_layer(subject: Classifier, layer: str, probe: Tensor) -> Classif
             inner.logits(probe)
         if not seen:
             raise BadInput(f"layer {layer!r} does not run in a forward of {subject.name}; name one that does")
-        grid = infer_grid(tuple(seen[0].shape), subject.geometry.crop)
+        grid = _map_grid(seen[0], subject, probe)
         if grid is None:
             raise BadInput(
                 f"layer {layer!r} of {subject.name} gives {tuple(seen[0].shape)}, which is no map of features"

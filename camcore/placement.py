@@ -54,7 +54,7 @@ def trace_placement(subject: Classifier, *, layer: str | None = None) -> Placeme
     if subject.module.training:
         raise ValueError(f"{subject.name} is in training mode: a forward changes its statistics; call .eval() first")
     size = subject.geometry.crop
-    images = torch.rand(1, 3, *size, generator=generator(0, "placement")).to(subject.device)
+    images = torch.rand(1, 3, *size, generator=generator(0, "placement")).to(subject.device, subject.dtype)
     trace = _Trace(images)
     found: list[Placement] = []
 

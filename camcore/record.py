@@ -43,7 +43,7 @@ class Recording:
     gradients: Features  # of the explained score, with respect to A
     layer: str
     against: Int[Tensor, " b"] | None = None
-    placement: Placement | None = None  # where the cells lie in the image; None: each in the middle of its even share
+    placement: Placement | None = None  # where the cells lie in the image, if the layer is the subject's target layer
     subject: Classifier | None = None
     behind: Edit | None = None  # stands behind the layer whenever the model is asked again
     linear: bool = False  # the score is affine in A, so that one gradient says what any change of A does
@@ -112,6 +112,11 @@ def record_layers(
             if not kept:
                 suffix.enter_context(KeepGradients())
             raw = first_tensor(output)
+            if len(raw) != len(images):
+                raise ValueError(
+                    f"layer {name!r} of {subject.name} gives {len(raw)} maps for {len(images)} images (windows of "
+                    "attention?); name the block around it"
+                )
             # clone: an in-place ReLU after the layer would rewrite what we kept
             kept[name] = raw.clone() if raw.requires_grad else raw.detach().clone().requires_grad_()
             # a second clone: autograd refuses in-place operations on a leaf

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from camcore.cost import metered
+from camcore.layers import with_target_layer
 from camcore.record import ZeroGradient, features, record, record_layers, run_behind
 from tests.tiny import (
     CLASSES,
@@ -404,6 +405,18 @@ def test_a_subject_without_a_target_layer_is_refused():
 def test_a_layer_whose_output_is_no_map_is_refused():
     with pytest.raises(ValueError, match=r"layer 'head' of tiny gives \(3, 5\), which is no map of features of"):
         record(tiny_subject(GapNet(), "relu"), some_images(), layer="head")
+
+
+def test_a_layer_that_sees_windows_instead_of_images_is_refused():
+    class Windows(GapNet):
+        def forward(self, images):
+            halves = torch.cat(images.chunk(2, dim=3))
+            return self.head(self.relu(self.conv2(self.conv1(halves))).mean((2, 3)))[: len(images)]
+
+    subject = tiny_subject(Windows())
+    with pytest.raises(ValueError, match=r"'relu' of tiny gives 6 maps for 3 images \(windows of attention\?\)"):
+        record(subject, some_images(3), layer="relu")
+    assert with_target_layer(subject).target_layer is None
 
 
 def test_patches_that_the_head_does_not_read_are_refused_as_zero_gradient():

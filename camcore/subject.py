@@ -74,7 +74,6 @@ class Subject:
         parameter = next(self.module.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
-
     @property
     def dtype(self) -> torch.dtype:
         """What images are given in: double precision to a model in double precision, else single."""

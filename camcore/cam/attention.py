@@ -47,8 +47,8 @@ def attention_relevance(rec: Recording) -> Float[Tensor, "b i j"]:
     """Gradient-weighted attention relevance: attention that speaks for the class, accumulated over layers.
 
     Chefer, Gur and Wolf 2021, arXiv:2103.15679, eq. 5 and 6 (self-attention): Ā = E_h[(∇A ⊙ A)^+], R = R + Ā R from
-    R = I, where ∇A is the gradient of the explained score. Non-negative, and empty where no attention to a patch speaks for the
-    class.
+    R = I, where ∇A is the gradient of the explained score. Non-negative, and empty where no attention to a patch speaks
+    for the class.
 
     Raises:
         Undefined: The model has no attention, or attention that is not of all tokens to all tokens.

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from camcore.cam.gradient import layercam
+from camcore.cam.gradients import layercam
 from camcore.grid import Placement
 from camcore.maps import rectify, upsample
 from camcore.placement import trace_placement

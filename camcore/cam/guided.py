@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcore.ask import chunk_of, pixel_gradients, subject_of
-from camcore.cam.gradient import gradcam
+from camcore.cam.gradients import gradcam
 from camcore.cam.registry import register_partial
 from camcore.errors import Undefined
 from camcore.hooks import bare

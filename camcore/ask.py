@@ -15,7 +15,7 @@ from camcore.hooks import KeepGradients, as_written, bare, frozen
 from camcore.images import Images
 from camcore.record import Recording, ZeroGradient, explained, run_behind, run_suffix
 from camcore.subject import Classifier
-from camcore.throughput import known_batch_size
+from camcore.throughput import known_batch_size, known_memory_format
 
 Rows = Int[Tensor, " n"]  # which image of the recording each of n variants was made from
 Scores = Float[Tensor, " n"]
@@ -40,6 +40,7 @@ def chunk_of(rec: Recording) -> int:
 def rerun(rec: Recording, images: Images) -> Float[Tensor, "n classes"]:
     """One forward of other images, with what stood behind the layer; differentiable if the images ask for it."""
     subject = subject_of(rec)
+    images = images.contiguous(memory_format=known_memory_format(subject, images.dtype))
     if rec.behind is None:
         # a wrapper (compiled, on several GPUs) is fast at forwards, and in the way of gradients
         return (bare(subject) if images.requires_grad else subject).logits(images)

@@ -17,7 +17,8 @@ A method that highlights what the model provably ignores will highlight other th
 It judges the method on this network, not the network: methods that weigh whole channels (Grad-CAM, Grad-CAM++,
 XGrad-CAM, Eigen-CAM) leak by construction, HiResCAM and Layer-CAM cannot. With the wall up the model is crippled, and
 its predictions mean little. HiResCAM also blanks rows whose pixels do matter (over-blanking), which is not held against
-it. A map in pixels (gradients, RISE) is judged only where some pixels are dead; elsewhere there is nothing to judge.
+it. A map in pixels (gradients, RISE) is judged only where some pixels are dead, and CAM, whose head must treat all
+places alike, nowhere: there is nothing to judge, which is an ERROR.
 
 ## Caught by
 
@@ -41,6 +42,7 @@ from audits.ask import Ask
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.engine import WORST, Row, column_of
+from camcore.errors import Undefined
 from camcore.images import Batch
 from camcore.maps import is_empty, rectify, unit_range, upsample
 from camcore.metrics import leakage
@@ -76,7 +78,10 @@ def wall_leakage(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMet
     size = batch.images.shape[2:]
     columns = {}
     for name, cam in cams.items():
-        saliency = rectify(cam(rec))
+        try:
+            saliency = rectify(cam(rec))
+        except Undefined:  # behind the wall, that is: what the model lacks altogether was found out before
+            continue
         pixels = upsample(saliency, size, rec.placement)
         paper = unit_range(upsample(unit_range(saliency), size))
         of_cells = saliency.shape[1:] == rec.activations.shape[2:]

@@ -54,7 +54,8 @@ def score_of(rec: Recording, logits: Float[Tensor, "n classes"], rows: Rows) -> 
 
 def chunks(rec: Recording, total: int) -> Iterator[Int[Tensor, " chunk"]]:
     """The numbers below `total`, in order, in pieces of the size that one forward takes best."""
-    yield from torch.arange(total, device=rec.images.device).split(chunk_of(rec))
+    if total:  # splitting nothing gives one empty piece, and a forward of no images
+        yield from torch.arange(total, device=rec.images.device).split(chunk_of(rec))
 
 
 def pairs(rec: Recording, count: int) -> Iterator[tuple[Rows, Int[Tensor, " n"], range]]:

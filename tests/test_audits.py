@@ -1,6 +1,7 @@
 """Every audit, as a file: what it claims, what the policy says of it, and the columns that its measure gives."""
 
 import tomllib
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import torch
 from audits.policy import SHIPPED
 from audits.question import documentation
 from camcore import with_target_layer
-from camcore.cam import RECORDED
+from camcore.cam import METHODS, RECORDED
 from camcore.cost import metered
 from camcore.images import Batch, load
 from camcore.subject import Classifier
@@ -103,6 +104,31 @@ def test_behind_the_wall_local_weights_are_exactly_zero_and_global_ones_leak(cle
         assert columns[f"{name}:cells"].nan_to_num(0).eq(0).all(), name
     assert columns["gradcam:leakage"].nanmean() > 0.1
     assert columns["hirescam:blank"].min() >= 1 - wall.kept_rows / wall.rows
+
+
+def test_a_method_that_is_not_defined_behind_a_wall_has_no_columns_and_keeps_no_other_from_having_them(
+    clean: Clean,
+) -> None:
+    audit = import_module("audits.test_wall")
+    subject, batch = clean
+    wall = build_wall(subject, batch.images[:2], seed=0)
+    columns = audit.wall_leakage(subject, batch, cams={name: METHODS[name] for name in ("cam", "hirescam")}, wall=wall)
+
+    assert {name.partition(":")[0] for name in columns} == {"hirescam"}
+
+
+@pytest.mark.slow
+def test_pixel_maps_are_exactly_zero_in_dead_pixels_and_unjudged_without(clean: Clean) -> None:
+    audit = import_module("audits.test_wall")
+    subject, batch = clean
+    wall = build_wall(subject, batch.images[:2], seed=0)
+    cams = {name: METHODS[name] for name in ("gradient", "integrated_gradients", "guided_backprop")}
+    columns = audit.wall_leakage(subject, batch, cams=cams, wall=wall)
+    unjudged = audit.wall_leakage(subject, batch, cams=cams, wall=replace(wall, dead_from=None))
+
+    for name in cams:
+        assert columns[f"{name}:leakage"].eq(0).all(), name
+        assert unjudged[f"{name}:leakage"].isnan().all(), name
 
 
 def test_where_every_map_is_empty_the_wall_says_so_and_shows_what_there_is(clean: Clean) -> None:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from camcore import cam, record
 from camcore.cam.scoring import effective_channels, scorecam_weights
@@ -67,9 +69,9 @@ def test_the_default_baseline_masks_the_normalised_image():
     torch.testing.assert_close(scorecam_weights(rec)[0, live], logits.softmax(0))
 
 
-@pytest.mark.parametrize("baseline", [1.5, -0.1, float("nan"), (0.0, 0.5, 1.01)])
+@pytest.mark.parametrize("baseline", [1.5, -0.1, float("nan"), (0.0, 0.5, 1.01), (0.1, 0.2)])
 def test_a_baseline_that_is_no_colour_is_refused(baseline):
-    with pytest.raises(ValueError, match=r"baseline must be a grey or a colour of three numbers, in \[0, 1\], got"):
+    with pytest.raises(ValueError, match=r"images must be in \[0, 1\], got|a grey or a colour of three numbers"):
         cam.scorecam(recorded("gap", torch.float32), baseline=baseline)
 
 
@@ -147,6 +149,31 @@ def test_scorecam_fills_its_chunks_across_images(size):
     hook.remove()
     assert batches == [min(size, 12 - start) for start in range(0, 12, size)]
     torch.testing.assert_close(weights, scorecam_weights(replace(rec, chunk=5)), rtol=1e-12, atol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor that any operation gives."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, operation: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = operation(*args, **(kwargs or {}))
+        for tensor in given if isinstance(given, tuple | list) else (given,):
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return given
+
+
+def test_scorecam_makes_no_tensor_that_grows_with_the_live_channels():
+    rec = record(tiny_subject(GapNet(channels=40), "conv2"), some_images(2), torch.tensor([1, 3]), chunk=2)
+    sizes = []
+    for live in (2, 40):
+        blanked = torch.where(torch.arange(40)[:, None, None] < live, rec.activations, 0)
+        with Largest() as largest:
+            scorecam_weights(replace(rec, activations=blanked))
+        sizes.append(largest.elements)
+    assert sizes[0] == sizes[1] == 2 * 40 * 8 * 8  # what the network itself makes of one chunk
+    assert sizes[1] < 2 * 40 * 16 * 16  # all masks of all images
 
 
 @pytest.mark.parametrize("layer", ["relu", "conv2"])

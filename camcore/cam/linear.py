@@ -4,14 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from camcore.cam.registry import register_asking
+from camcore.cam.registry import register_partial
+from camcore.errors import Undefined
 from camcore.maps import is_constant
 from camcore.record import Recording
 
 
-# It asks nothing of the model, but is defined for few: with `register` it would be one of those that "all" stands for,
-# and every network with another head would end in an error.
-@register_asking
+@register_partial
 def cam(rec: Recording) -> Float[Tensor, "b i j"]:
     """CAM: channels weighted by the weights of the linear layer that reads their means.
 
@@ -20,10 +19,10 @@ def cam(rec: Recording) -> Float[Tensor, "b i j"]:
     With a contrast the weights are the difference of two classes'.
 
     Raises:
-        ValueError: The head is another one, or something stands behind the layer that treats places differently.
+        Undefined: The head is another one, or something stands behind the layer that treats places differently.
     """
     if not reads_means(rec):
-        raise ValueError(
+        raise Undefined(
             f"CAM needs a mean (or sum) over places and one linear layer behind {rec.layer!r}, and nothing else; "
             "use hirescam or gradcam, which equal it for such a head and are defined for any"
         )

@@ -19,7 +19,7 @@ from camcore.seeds import generator
 from camcore.subject import check_images
 
 PixelMap = Float[Tensor, "b h w"]
-Baseline = Callable[[Images], Images] | Tensor | Sequence[float]
+Baseline = Callable[[Images], Images] | Tensor | Sequence[float] | float
 
 
 def background(images: Images, baseline: Baseline) -> Images:
@@ -27,7 +27,8 @@ def background(images: Images, baseline: Baseline) -> Images:
 
     Args:
         images: In [0, 1].
-        baseline: A function of `camcore.perturbations` (black, mean_colour, blur), a colour, or an image for each.
+        baseline: A function of `camcore.perturbations` (black, mean_colour, blur), a grey, a colour, or an image
+            for each.
 
     Raises:
         ValueError: A colour without three numbers, images of another shape, or anything outside [0, 1].
@@ -36,10 +37,11 @@ def background(images: Images, baseline: Baseline) -> Images:
         filled = baseline(images)
     else:
         given = torch.as_tensor(baseline, dtype=images.dtype, device=images.device)
-        filled = given[:, None, None].expand_as(images) if given.shape == (3,) else given
+        filled = given.view(-1, 1, 1).expand_as(images) if given.shape in ((), (3,)) else given
     if filled.shape != images.shape:
         raise ValueError(
-            f"a baseline is a function of images, a colour of three numbers, or images of shape {tuple(images.shape)}; "
+            f"a baseline is a function of images, a grey or a colour of three numbers, or images of shape "
+            f"{tuple(images.shape)}; "
             f"got shape {tuple(filled.shape)}"
         )
     check_images(filled)

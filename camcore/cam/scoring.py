@@ -6,14 +6,15 @@ from torch import Tensor
 
 from camcore import ask
 from camcore.cam.linear import reads_means
+from camcore.cam.masking import Baseline, background
 from camcore.cam.registry import register_asking
 from camcore.maps import is_constant, unit_range, upsample
+from camcore.perturbations import black
 from camcore.record import Recording
 from camcore.subject import Normalise
 
 Map = Float[Tensor, "b i j"]
 Weights = Float[Tensor, "b k"]
-Colour = float | tuple[float, float, float]  # in [0, 1]: a grey, or red, green and blue
 
 # Ablated features that the suffix is given at once, in bytes rather than channels: more channels mean more forwards,
 # not more memory. Each forward repeats the prefix for one image, so the number should be large.
@@ -21,7 +22,7 @@ FEATURE_BYTES = 96 * 2**20
 
 
 @register_asking
-def scorecam(rec: Recording, *, weighting: str = "logit", baseline: Colour | None = None) -> Map:
+def scorecam(rec: Recording, *, weighting: str = "logit", baseline: Baseline | None = None) -> Map:
     """Score-CAM: channels weighted by the score of the image seen through them alone. One forward per live channel.
 
     Wang et al. 2020, arXiv:1910.01279: H_k = A_k, upsampled bilinearly (`camcore.maps.upsample`) and only then brought
@@ -36,19 +37,19 @@ def scorecam(rec: Recording, *, weighting: str = "logit", baseline: Colour | Non
         rec: A recording that knows its model.
         weighting: "logit", as the paper has it; its weights depend on the scale of the logits. Or "probability", as the
             authors' program has it: α_k is the class's softmax probability, with no softmax over channels.
-        baseline: What masked pixels fade to, in pixel units. None: the colour that the subject's `Normalise` takes to
-            0, the same as masking the normalised image, which the authors and others do; black where the subject
-            normalises in a way of its own.
+        baseline: What masked pixels fade to (`camcore.cam.masking.background`). None: the colour that the subject's
+            `Normalise` takes to 0, the same as masking the normalised image, which the authors and others do; black
+            where the subject normalises in a way of its own.
 
     Raises:
-        ValueError: A recording without a model, an unknown weighting, a colour outside [0, 1], or probabilities for a
+        ValueError: A recording without a model, an unknown weighting, a baseline that is none, or probabilities for a
             contrast of two classes.
     """
     return _weigh(scorecam_weights(rec, weighting=weighting, baseline=baseline), rec.activations)
 
 
 @torch.no_grad()
-def scorecam_weights(rec: Recording, *, weighting: str = "logit", baseline: Colour | None = None) -> Weights:
+def scorecam_weights(rec: Recording, *, weighting: str = "logit", baseline: Baseline | None = None) -> Weights:
     """The weights α of `scorecam`, so that `effective_channels` can be reported beside the map."""
     if weighting not in ("logit", "probability"):
         raise ValueError(f'weighting must be "logit" or "probability", got {weighting!r}')
@@ -57,7 +58,7 @@ def scorecam_weights(rec: Recording, *, weighting: str = "logit", baseline: Colo
             'weighting="probability" is defined for one class, and this recording contrasts two; use weighting="logit"'
         )
     images, features = rec.images, rec.activations
-    colour = _baseline(rec, baseline)
+    behind = background(images, _normalised_to_zero(rec) if baseline is None else baseline)
     live = ~is_constant(features.flatten(0, 1)).unflatten(0, features.shape[:2])
     # The live channels of all images in one list, so that only its last chunk is not full.
     rows, channels = live.nonzero(as_tuple=True)
@@ -67,7 +68,7 @@ def scorecam_weights(rec: Recording, *, weighting: str = "logit", baseline: Colo
     for part in ask.chunks(rec, len(rows)):
         row = rows[part]
         masks = unit_range(upsample(features[row, channels[part]], images.shape[2:]))
-        logits = ask.rerun(rec, torch.lerp(colour, images[row], masks[:, None].to(images.dtype)))
+        logits = ask.rerun(rec, torch.lerp(behind[row], images[row], masks[:, None].to(images.dtype)))
         if weighting == "probability":
             logits = logits.softmax(1)
         found.append(ask.score_of(rec, logits, row))
@@ -142,14 +143,9 @@ def ablationcam_weights(rec: Recording, *, fill: str = "zero") -> Weights:
     return weights
 
 
-def _baseline(rec: Recording, baseline: Colour | None) -> Float[Tensor, "channels 1 1"]:
-    if baseline is None:
-        preprocess = ask.subject_of(rec).preprocess
-        baseline = preprocess.mean if isinstance(preprocess, Normalise) else 0.0
-    colour = rec.images.new_tensor(baseline).reshape(-1, 1, 1)
-    if len(colour) not in (1, 3) or not ((colour >= 0) & (colour <= 1)).all():
-        raise ValueError(f"baseline must be a grey or a colour of three numbers, in [0, 1], got {baseline!r}")
-    return colour
+def _normalised_to_zero(rec: Recording) -> Baseline:
+    preprocess = ask.subject_of(rec).preprocess
+    return preprocess.mean if isinstance(preprocess, Normalise) else black
 
 
 def _weigh(weights: Weights, activations: Float[Tensor, "b k i j"]) -> Map:

@@ -4,4 +4,5 @@ import sys
 
 from camcore.explain.command import main
 
-sys.exit(main(["explain", *sys.argv[1:]]))
+if __name__ == "__main__":
+    sys.exit(main(["explain", *sys.argv[1:]]))

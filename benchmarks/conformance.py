@@ -87,10 +87,10 @@ def page(adapters: list[Adapter], found: dict[str, Answers]) -> str:
     lines += ["", "### What explains a difference", ""]
     lines += [row("", "instead of the equation, it", "left unexplained"), row("---", "---", "---:")]
     for one in mechanisms.MECHANISMS:
-        adapter = next(adapter for adapter in adapters if adapter.name == one.library)
+        adapter = next(adapter for adapter in adapters if adapter.name == one.peer)
         label = next(label for label, compared in COMPARED.items() if compared == (one.method, one.case))
-        left = unexplained(adapter, one) if one.library in found else "not installed"
-        lines.append(row(f"{one.library}, {label}", one.instead, left))
+        left = unexplained(adapter, one) if one.peer in found else "not installed"
+        lines.append(row(f"{one.peer}, {label}", one.instead, left))
     lines += ["", "### What was observed", ""]
     for library, by_property in found.items():
         for name, outcomes in by_property.items():

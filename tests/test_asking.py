@@ -12,7 +12,7 @@ from camcore import ask
 from camcore.cost import metered
 from camcore.record import record, run_suffix
 from camcore.seeds import generator
-from tests.test_record import traces
+from tests.test_record import every_net, traces
 from tests.tiny import (
     CLASSES,
     ChannelsLastNet,
@@ -24,17 +24,6 @@ from tests.tiny import (
     some_images,
     tiny_subject,
 )
-
-NETS = {
-    "gap": (GapNet, "relu"),
-    "first layer": (GapNet, "conv1"),
-    "flattened": (FlatNet, "conv"),
-    "in place": (InPlaceNet, "conv"),
-    "tokens": (TokenNet, "block2.norm1"),
-    "channels last": (ChannelsLastNet, "norm"),
-    "tuple": (TupleNet, "body"),
-}
-every_net = pytest.mark.parametrize(("net", "layer"), NETS.values(), ids=NETS)
 
 
 def upper_half(activations):

@@ -43,7 +43,7 @@ def test_every_property_has_a_wrong_implementation_that_it_catches():
 
 
 @pytest.mark.parametrize(
-    "mechanism", mechanisms.MECHANISMS, ids=lambda one: f"{one.library}-{one.method}-{one.case.factor}"
+    "mechanism", mechanisms.MECHANISMS, ids=lambda one: f"{one.peer}-{one.method}-{one.case.factor}"
 )
 def test_a_mechanism_explains_itself_and_not_the_equation(mechanism):
     telling = 0

@@ -22,7 +22,7 @@ Retold = Callable[[nets.Net, Tensor, Tensor], list[Tensor]]
 class Mechanism:
     """Why a library's map is not the paper's."""
 
-    library: str  # the adapter's name
+    peer: str  # the adapter's name
     method: str
     case: formulas.Case
     instead: str  # of the equation
@@ -109,59 +109,57 @@ _CENTRED = "subtracts each channel's mean first, and leaves the sign as the deco
 
 MECHANISMS = (
     Mechanism(
-        library="pytorch-grad-cam",
+        peer="pytorch-grad-cam",
         method="gradcam_plus_plus",
         case=formulas.PLAIN,
         instead=_EPSILON,
         retold=epsilon_beside_the_squared_gradient,
     ),
     Mechanism(
-        library="pytorch-grad-cam",
+        peer="pytorch-grad-cam",
         method="gradcam_plus_plus",
         case=formulas.SMALL_GRADIENTS,
         instead=_EPSILON,
         retold=epsilon_beside_the_squared_gradient,
     ),
+    Mechanism(peer="torchcam", method="gradcam_plus_plus", case=formulas.PLAIN, instead=_CUBES, retold=cubed_gradients),
     Mechanism(
-        library="torchcam", method="gradcam_plus_plus", case=formulas.PLAIN, instead=_CUBES, retold=cubed_gradients
-    ),
-    Mechanism(
-        library="torchcam",
+        peer="torchcam",
         method="gradcam_plus_plus",
         case=formulas.SMALL_GRADIENTS,
         instead=_CUBES,
         retold=cubed_gradients,
     ),
     Mechanism(
-        library="pytorch-grad-cam",
+        peer="pytorch-grad-cam",
         method="eigencam",
         case=formulas.PLAIN,
         instead=_CENTRED,
         retold=centred_features,
     ),
     Mechanism(
-        library="pytorch-grad-cam",
+        peer="pytorch-grad-cam",
         method="eigengradcam",
         case=formulas.PLAIN,
         instead=_CENTRED,
         retold=centred_products,
     ),
     Mechanism(
-        library="pytorch-grad-cam",
+        peer="pytorch-grad-cam",
         method="scorecam",
         case=formulas.HALF_SIZE,
         instead="enlarges the masks with aligned corners, and the finished map without",
         retold=aligned_corners,
     ),
     Mechanism(
-        library="torchcam",
+        peer="torchcam",
         method="scorecam",
         case=formulas.HALF_SIZE,
         instead="scales the masks to [0, 1] before it enlarges them, which lowers their peaks again",
         retold=stretched_before_enlarging,
     ),
     Mechanism(
-        library="pytorch-grad-cam",
+        peer="pytorch-grad-cam",
         method="ablationcam",
         case=formulas.BOTH_SIGNS,
         instead="sets a channel to 1e7 below the lowest value in a chunk that holds the channels ablated so far: "

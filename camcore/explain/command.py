@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from camcore.cam import METHODS, RECORDED, CamMethod, find_cam
+from camcore.cam import METHODS, PARTIAL, RECORDED, CamMethod, find_cam
 from camcore.errors import BadInput, one_line
 from camcore.explain.classes import class_label, find_class
 from camcore.explain.explanation import Explanation, explanation, recorded
@@ -114,7 +114,7 @@ def explained_files(
             continue
         cells: dict[str, Tensor] = {}
         for name, method in cams.items():
-            if name not in RECORDED:
+            if name not in RECORDED and name not in PARTIAL:
                 tell(f"  {name} asks the model again")
             try:
                 cells[name] = method(recording)
@@ -175,7 +175,8 @@ def list_cams() -> None:
     """Every method with the first line of its documentation."""
     for name in sorted(METHODS):
         first = (METHODS[name].__doc__ or "").strip().partition("\n")[0]
-        say(f"{name:<20} {'' if name in RECORDED else '(asks the model again) '}{first}")
+        kind = "" if name in RECORDED else "(some models only) " if name in PARTIAL else "(asks the model again) "
+        say(f"{name:<20} {kind}{first}")
 
 
 def made(output: str) -> Path:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from camcore.explain.overlay import ANCHORS, OPACITY, blend, enlarged, fitted, share_of
-from camcore.explain.sheet import MARGIN, Tile, draw_sheet
+from camcore.explain.sheet import ACROSS, MARGIN, Tile, draw_sheet
 from camcore.explain.text import cut, drawable, width_of, wrap
 
 TEXTS = st.text(max_size=120)
@@ -136,3 +136,14 @@ def test_every_row_adds_to_the_height_and_every_method_to_the_width():
 
     assert two.height - one.height >= 224
     assert wide.width - one.width == 224 + 16
+
+
+def test_many_methods_go_on_below_beside_the_same_photograph():
+    few = {"photo": tile("a")} | {f"cam {number}": tile("b") for number in range(ACROSS)}
+    many = few | {"one more": tile("c")}
+    page = draw_sheet([many, many], title="t")
+
+    assert page.width == draw_sheet([few, few], title="t").width
+    assert page.height - draw_sheet([few, few], title="t").height >= 2 * 224
+    black = (np.asarray(page) == 0).all(2).sum()
+    assert black >= 2 * (len(many) + 1) * 224 * 224  # every picture, and the photograph once more in each row

@@ -1,4 +1,4 @@
-"""The sheet: one row per image, one column per method, and what the colours mean."""
+"""The sheet: one row per image, one column per method (many go on below), and what the colours mean."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from camcore.explain.overlay import blend
 from camcore.explain.text import cut, font, wrap
 
 MARGIN, GAP, LEAST_WIDTH = 24, 16, 520
+ACROSS = 6  # methods side by side; more go on below, beside the same photographs
 SIZE, LINE = 14, 19  # of captions, in pixels
 HEAD, HEAD_LINE = 16, 26
 TITLE, TITLE_LINE = 20, 28
@@ -43,36 +44,37 @@ def draw_sheet(rows: Sequence[Mapping[str, Tile]], *, title: str, note: str = ""
         title: Over everything.
         note: Under the legend, for what this sheet alone must say.
     """
-    heads = list(dict.fromkeys(head for row in rows for head in row))
+    first, *methods = dict.fromkeys(head for row in rows for head in row)
+    blocks = [[first, *methods[start : start + ACROSS]] for start in range(0, max(1, len(methods)), ACROSS)]
     pictures = [tile.picture for row in rows for tile in row.values() if tile.picture is not None]
     column = max(picture.width for picture in pictures)
-    width = max(LEAST_WIDTH, 2 * MARGIN + len(heads) * column + (len(heads) - 1) * GAP)
+    width = max(LEAST_WIDTH, 2 * MARGIN + len(blocks[0]) * (column + GAP) - GAP)
     inside = width - 2 * MARGIN
     titles = wrap(title, TITLE, inside, most=2)
     legend = wrap(LEGEND, SIZE, inside, most=8) + (wrap(note, SIZE, inside, most=3) if note else [])
-    captions = [{head: _caption(row.get(head, ABSENT), column) for head in heads} for row in rows]
-    heights = [
-        (max(tile.picture.height for tile in row.values() if tile.picture), max(map(len, caption.values())) * LINE)
-        for row, caption in zip(rows, captions, strict=True)
-    ]
-    top = MARGIN + len(titles) * TITLE_LINE + HEAD_LINE + 8
-    height = top + sum(map(sum, heights)) + len(rows) * (GAP + 8) + 40 + len(legend) * LINE + MARGIN
+    tall = [max(tile.picture.height for tile in row.values() if tile.picture) for row in rows]
+    captions = [{head: _caption(row.get(head, ABSENT), column) for head in (first, *methods)} for row in rows]
+    text = [[max(len(caption[head]) for head in heads) * LINE for caption in captions] for heads in blocks]
+    top = MARGIN + len(titles) * TITLE_LINE + 8
+    height = top + sum(HEAD_LINE + sum(below) + sum(tall) + len(rows) * (GAP + 8) for below in text)
 
-    page = Image.new("RGB", (width, height), "white")
+    page = Image.new("RGB", (width, height + 40 + len(legend) * LINE + MARGIN), "white")
     pen = ImageDraw.Draw(page)
     _write(pen, MARGIN, MARGIN, titles, size=TITLE, line=TITLE_LINE, ink=INK)
-    for number, head in enumerate(heads):
-        _write(pen, MARGIN + number * (column + GAP), top - HEAD_LINE, [cut(head, HEAD, column)], size=HEAD, ink=INK)
-    for row, caption, (tall, text) in zip(rows, captions, heights, strict=True):
+    for heads, below in zip(blocks, text, strict=True):
         for number, head in enumerate(heads):
-            left = MARGIN + number * (column + GAP)
-            picture = row.get(head, ABSENT).picture
-            if picture is None:
-                pen.rectangle((left, top, left + column - 1, top + tall - 1), outline=PALE)
-            else:
-                page.paste(picture, (left, top))
-            _write(pen, left, top + tall + 6, caption[head], size=SIZE, ink=GREY)
-        top += tall + text + GAP + 8
+            _write(pen, MARGIN + number * (column + GAP), top, [cut(head, HEAD, column)], size=HEAD, ink=INK)
+        top += HEAD_LINE
+        for row, caption, high, lines in zip(rows, captions, tall, below, strict=True):
+            for number, head in enumerate(heads):
+                left = MARGIN + number * (column + GAP)
+                picture = row.get(head, ABSENT).picture
+                if picture is None:
+                    pen.rectangle((left, top, left + column - 1, top + high - 1), outline=PALE)
+                else:
+                    page.paste(picture, (left, top))
+                _write(pen, left, top + high + 6, caption[head], size=SIZE, ink=GREY)
+            top += high + lines + GAP + 8
     _draw_legend(page, pen, top, legend)
     return page
 

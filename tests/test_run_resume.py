@@ -17,10 +17,10 @@ ONE_BY_ONE = ("--audit-batch-size", "1")  # as many journal lines as there can b
 PATIENCE = 120  # seconds for the first rows
 
 
-def stopped(report: Path, how: signal.Signals, *, after: int) -> Run:
+def stopped(report: Path, how: signal.Signals, *given: str, after: int) -> Run:
     """A run that was sent a signal as soon as its journal held that many rows."""
     process = subprocess.Popen(
-        command(report, *ONE_BY_ONE),
+        command(report, *ONE_BY_ONE, *given),
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -53,7 +53,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def left_behind(report: Path) -> bytes:
     """The journal of a run that was killed while it wrote its last line."""
-    killed = stopped(report, signal.SIGKILL, after=20)
+    killed = stopped(report, signal.SIGKILL, after=8)
     assert killed.code == -signal.SIGKILL
     assert not (report / "results.json").exists()
     journal = report / "results.jsonl"
@@ -103,7 +103,8 @@ def test_another_margin_judges_again_without_measuring_again(resumed: Run, tmp_p
 
 
 def test_an_interrupted_run_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
-    found = stopped(tmp_path, signal.SIGINT, after=20)
+    # a control that stays undecided for hundreds of images, so that the signal cannot come after the end
+    found = stopped(tmp_path, signal.SIGINT, "--model", "control:edge_map", after=20)
 
     assert found.code == pytest.ExitCode.INTERRUPTED, found.output
     assert found.results["run"]["interrupted"]

@@ -89,25 +89,34 @@ def differentiable(rec: Recording) -> Iterator[None]:
         yield
 
 
+def slope(rec: Recording, score: Scores, leaf: Tensor) -> Tensor:
+    """The gradient of the summed scores with respect to what the images were made from; one backward per score.
+
+    Raises:
+        ZeroGradient: The model cuts its scores off from its input (by `inference_mode` inside it, or `detach`).
+    """
+    if not score.requires_grad:
+        raise ZeroGradient(
+            f"the class scores of {subject_of(rec).name} are cut off from its input; "
+            "remove torch.inference_mode or .detach() from the model"
+        )
+    count(backwards=len(score))
+    return torch.autograd.grad(score.sum(), leaf)[0]
+
+
 def pixel_gradients(rec: Recording, images: Images, rows: Rows) -> tuple[Scores, Images]:
     """The explained score of each image and its gradient with respect to the pixels; one backward per image.
 
     Raises:
-        ZeroGradient: The model cuts its scores off from its input (by `inference_mode` inside it, or `detach`).
+        ZeroGradient: As `slope`.
     """
     found, gradients = [], []
     with differentiable(rec):
         for part in chunks(rec, len(images)):
             pixels = images[part].detach().clone().requires_grad_()
             score = score_of(rec, rerun(rec, pixels), rows[part])
-            if not score.requires_grad:
-                raise ZeroGradient(
-                    f"the class scores of {subject_of(rec).name} are cut off from its input; "
-                    "remove torch.inference_mode or .detach() from the model"
-                )
-            gradients.append(torch.autograd.grad(score.sum(), pixels)[0])
+            gradients.append(slope(rec, score, pixels))
             found.append(score.detach())
-            count(backwards=len(part))
     return torch.cat(found), torch.cat(gradients)
 
 

@@ -13,7 +13,8 @@ from camcore.record import Recording
 Map = Float[Tensor, "b i j"]
 
 
-def _weigh(weights: Float[Tensor, "b k"], activations: Float[Tensor, "b k i j"]) -> Map:
+def weigh(weights: Float[Tensor, "b k"], activations: Float[Tensor, "b k i j"]) -> Map:
+    """The weighted sum of channels that a CAM is."""
     return torch.einsum("bk,bkij->bij", weights, activations)
 
 
@@ -23,7 +24,7 @@ def gradcam(rec: Recording) -> Map:
 
     Selvaraju et al. 2017, arXiv:1610.02391, eq. 1-2 (without the ReLU).
     """
-    return _weigh(rec.gradients.mean((2, 3)), rec.activations)
+    return weigh(rec.gradients.mean((2, 3)), rec.activations)
 
 
 @register
@@ -37,7 +38,7 @@ def gradcam_plus_plus(rec: Recording) -> Map:
     denominator = 2 + rec.gradients * rec.activations.sum((2, 3), keepdim=True)
     # The pole is out of reach where it matters: ReLU(g) > 0 and ΣA >= 0 give at least 2. Elsewhere the weight is 0.
     alpha = torch.where(denominator.abs() > 1e-12, 1 / denominator, 0)
-    return _weigh((alpha * rec.gradients.relu()).sum((2, 3)), rec.activations)
+    return weigh((alpha * rec.gradients.relu()).sum((2, 3)), rec.activations)
 
 
 @register
@@ -51,7 +52,7 @@ def xgradcam(rec: Recording) -> Map:
     total = rec.activations.sum((2, 3))
     stabilised = total + total.sign() * 1e-6 * rec.activations.abs().sum((2, 3))
     weighted = (rec.activations * rec.gradients).sum((2, 3))
-    return _weigh(torch.where(total == 0, 0, weighted / stabilised), rec.activations)
+    return weigh(torch.where(total == 0, 0, weighted / stabilised), rec.activations)
 
 
 @register

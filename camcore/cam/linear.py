@@ -1,9 +1,9 @@
 """The class activation map that all others are named after, where the network's head lets it be defined."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from camcore.cam.gradients import weigh
 from camcore.cam.registry import register_partial
 from camcore.errors import Undefined
 from camcore.maps import is_constant
@@ -26,7 +26,7 @@ def cam(rec: Recording) -> Float[Tensor, "b i j"]:
             f"CAM needs a mean (or sum) over places and one linear layer behind {rec.layer!r}, and nothing else; "
             "use hirescam or gradcam, which equal it for such a head and are defined for any"
         )
-    return torch.einsum("bk,bkij->bij", rec.gradients.sum((2, 3)), rec.activations)
+    return weigh(rec.gradients.sum((2, 3)), rec.activations)
 
 
 def reads_means(rec: Recording) -> bool:

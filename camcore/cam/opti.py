@@ -8,13 +8,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcore import ask
+from camcore.cam.gradients import weigh
 from camcore.cam.masking import Baseline, background
 from camcore.cam.registry import register_asking
-from camcore.cost import count
 from camcore.images import Images
 from camcore.maps import is_constant, upsample
 from camcore.perturbations import black
-from camcore.record import Recording, ZeroGradient
+from camcore.record import Recording
 
 Map = Float[Tensor, "b i j"]
 Weights = Float[Tensor, "b k"]  # not negative, each image's sum to 1
@@ -63,7 +63,7 @@ def opticam(
     weights = opticam_weights(
         rec, steps=steps, learning_rate=learning_rate, patience=patience, tolerance=tolerance, baseline=baseline
     )
-    return torch.einsum("bk,bkij->bij", weights, rec.activations.relu())
+    return weigh(weights, rec.activations.relu())
 
 
 def opticam_weights(
@@ -153,13 +153,6 @@ def _score(
         seen = mask_of(channels, leaf, rec.images.shape[2:])[:, None].to(rec.images.dtype)
         score = ask.score_of(rec, ask.rerun(rec, torch.addcmul(behind, seen, shown)), part)
         scores[part] = score.detach().to(u.dtype)
-        if not sloped:
-            continue
-        if not score.requires_grad:
-            raise ZeroGradient(
-                f"the class scores of {ask.subject_of(rec).name} are cut off from its input; "
-                "remove torch.inference_mode or .detach() from the model"
-            )
-        slopes[part] = torch.autograd.grad(score.sum(), leaf)[0]
-        count(backwards=len(part))
+        if sloped:
+            slopes[part] = ask.slope(rec, score, leaf)
     return scores, slopes

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcore import ask
+from camcore.cam.gradients import weigh
 from camcore.cam.linear import reads_means
 from camcore.cam.masking import Baseline, background
 from camcore.cam.registry import register_asking
@@ -45,7 +46,7 @@ def scorecam(rec: Recording, *, weighting: str = "logit", baseline: Baseline | N
         ValueError: A recording without a model, an unknown weighting, a baseline that is none, or probabilities for a
             contrast of two classes.
     """
-    return _weigh(scorecam_weights(rec, weighting=weighting, baseline=baseline), rec.activations)
+    return weigh(scorecam_weights(rec, weighting=weighting, baseline=baseline), rec.activations)
 
 
 @torch.no_grad()
@@ -109,7 +110,7 @@ def ablationcam(rec: Recording, *, fill: str = "zero") -> Map:
         ValueError: A recording without a model (unless it is affine), an unknown fill, or means for a head that reads
             nothing but means.
     """
-    return _weigh(ablationcam_weights(rec, fill=fill), rec.activations)
+    return weigh(ablationcam_weights(rec, fill=fill), rec.activations)
 
 
 @torch.no_grad()
@@ -146,7 +147,3 @@ def ablationcam_weights(rec: Recording, *, fill: str = "zero") -> Weights:
 def _normalised_to_zero(rec: Recording) -> Baseline:
     preprocess = ask.subject_of(rec).preprocess
     return preprocess.mean if isinstance(preprocess, Normalise) else black
-
-
-def _weigh(weights: Weights, activations: Float[Tensor, "b k i j"]) -> Map:
-    return torch.einsum("bk,bkij->bij", weights, activations)

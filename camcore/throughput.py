@@ -1,7 +1,7 @@
 """How many images per forward, in which memory format, a model takes fastest: measured, for a guess costs twofold."""
 
 import time
-from statistics import median
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,19 +19,28 @@ def fastest_batch_size(subject: Classifier, *, largest: int = 64, dtype: torch.d
 
     On a CPU small batches are often faster (large blocks of memory are mapped anew at every call), on a GPU large ones.
     """
-    best, best_rate, size = 1, 0.0, 1
-    deadline = time.monotonic() + 3
+    return _fastest(subject, (torch.contiguous_format,), largest=largest, dtype=dtype)[0]
+
+
+def _fastest(
+    subject: Classifier, formats: Sequence[torch.memory_format], *, largest: int = 64, dtype: torch.dtype
+) -> tuple[int, torch.memory_format]:
+    """Batch size and memory format together: the best size of one format need not be the other's."""
+    best, best_rate, size = (1, formats[0]), 0.0, 1
+    deadline = time.monotonic() + 3 * len(formats)
     while size <= largest and time.monotonic() < deadline:
-        images = torch.zeros(size, 3, *subject.geometry.crop, device=subject.device, dtype=dtype)
+        blank = torch.zeros(size, 3, *subject.geometry.crop, device=subject.device, dtype=dtype)
         try:
-            rate = max(_images_per_second(subject, images) for _ in range(2))
+            for form in formats:
+                images = blank.contiguous(memory_format=form)
+                rate = max(_images_per_second(subject, images) for _ in range(2))
+                if rate > best_rate * 1.05:
+                    best, best_rate = (size, form), rate
         except RuntimeError as problem:
             if is_out_of_memory(problem):
                 break
             raise
-        if rate > best_rate * 1.05:
-            best, best_rate = size, rate
-        elif size >= 4 * best:
+        if size >= 4 * best[0]:
             break
         size *= 2
     return best
@@ -54,22 +63,13 @@ def known_memory_format(subject: Classifier, dtype: torch.dtype = torch.float32)
 def _known(subject: Classifier, dtype: torch.dtype) -> tuple[int, torch.memory_format]:
     known, key = _measured.setdefault(subject.module, {}), _key(subject, dtype)
     if key not in known:
-        size = fastest_batch_size(subject, dtype=dtype)
-        known[key] = (size, _fastest_memory_format(subject, size, dtype))
+        # channels last is faster for most convolutional networks on a CPU, for hardly a ViT
+        known[key] = _fastest(subject, (torch.contiguous_format, torch.channels_last), dtype=dtype)
     return known[key]
 
 
 def _key(subject: Classifier, dtype: torch.dtype) -> str:
     return f"{subject.device} {subject.geometry.crop} {dtype}"
-
-
-def _fastest_memory_format(subject: Classifier, size: int, dtype: torch.dtype) -> torch.memory_format:
-    """Channels last where it is at least 5 % faster: for most convolutional networks on a CPU, for hardly a ViT."""
-    images = torch.zeros(size, 3, *subject.geometry.crop, device=subject.device, dtype=dtype)
-    last = images.contiguous(memory_format=torch.channels_last)
-    pairs = [(_images_per_second(subject, images), _images_per_second(subject, last)) for _ in range(3)]
-    faster = median(second / first for first, second in pairs) > 1.05
-    return torch.channels_last if faster else torch.contiguous_format
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from camcore import cam
+from camcore.cam import decomposition
 from camcore.record import record
 from camcore.seeds import generator
 from tests.oracles import cam as oracle
@@ -106,3 +107,24 @@ def test_a_dead_image_does_not_disturb_its_neighbours():
     found = cam.eigencam(recording(batch, batch))
     torch.testing.assert_close(found[:1], cam.eigencam(recording(features, features)))
     assert torch.equal(found[1], torch.zeros(3, 3))
+
+
+def test_rectified_features_need_no_whole_decomposition(monkeypatch):
+    monkeypatch.setattr(decomposition, "_decomposed", None)  # calling it fails
+    features = torch.cat([draw_features(seed, 64, 7, 7).relu() for seed in range(3)])
+    found = cam.eigencam(recording(features, features))
+    for index in range(3):
+        expected = torch.tensor(oracle.eigencam(oracle.channels(features[index])))
+        torch.testing.assert_close(found[index], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_two_equal_first_directions_are_left_to_the_whole_decomposition(monkeypatch):
+    # two blocks alike, started from their sum: an iteration would stay between them for ever
+    asked = []
+    whole = decomposition._decomposed
+    monkeypatch.setattr(decomposition, "_decomposed", lambda places: asked.append(len(places)) or whole(places))
+    features = torch.zeros(2, 2, 2, 2)
+    features[0, 0, 0, 0], features[0, 1, 1, 1] = 1, 1 + 1e-6
+    features[1] = draw_features(0, 2, 2, 2)[0]  # has negative entries
+    cam.eigencam(recording(features, features))
+    assert asked == [2]

@@ -39,12 +39,11 @@ def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
 def test_a_model_is_timed_once_and_forgotten_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[torch.dtype] = []
 
-    def pretend(_subject: object, *, dtype: torch.dtype) -> int:
+    def pretend(_subject: object, _formats: object, *, dtype: torch.dtype) -> tuple[int, torch.memory_format]:
         asked.append(dtype)
-        return 7
+        return 7, torch.channels_last
 
-    monkeypatch.setattr(throughput, "fastest_batch_size", pretend)
-    monkeypatch.setattr(throughput, "_fastest_memory_format", lambda *_given: torch.channels_last)
+    monkeypatch.setattr(throughput, "_fastest", pretend)
     subject = tiny_subject(GapNet(), "relu")
     held = len(throughput._measured)
     assert [known_batch_size(subject), known_batch_size(subject)] == [7, 7]
@@ -64,7 +63,22 @@ def test_channels_last_is_chosen_where_it_is_clearly_faster(
         return 100 * (speed_up if images.is_contiguous(memory_format=torch.channels_last) else 1)
 
     monkeypatch.setattr(throughput, "_images_per_second", pretend)
-    assert throughput._fastest_memory_format(tiny_subject(GapNet(), "relu"), 4, torch.float32) is chosen
+    subject = tiny_subject(GapNet(), "relu")
+    assert known_batch_size(subject) == 1  # twice as many in twice the time
+    assert known_memory_format(subject) is chosen
+
+
+def test_the_best_size_is_the_one_of_the_best_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(_subject: object, images: Tensor) -> float:
+        last = images.is_contiguous(memory_format=torch.channels_last)
+        return {(1, False): 100, (2, False): 120, (1, True): 90, (2, True): 110, (4, True): 150}.get(
+            (len(images), last), 80
+        )
+
+    monkeypatch.setattr(throughput, "_images_per_second", pretend)
+    subject = tiny_subject(GapNet(), "relu")
+    assert (known_batch_size(subject), known_memory_format(subject)) == (4, torch.channels_last)
+    assert fastest_batch_size(subject) == 2
 
 
 def test_a_format_that_was_not_measured_is_the_usual_one() -> None:
@@ -75,7 +89,7 @@ def test_a_format_that_was_not_measured_is_the_usual_one() -> None:
 def test_the_model_is_asked_in_the_format_that_was_measured_and_gives_the_same(
     monkeypatch: pytest.MonkeyPatch, chunk: int | None
 ) -> None:
-    monkeypatch.setattr(throughput, "_fastest_memory_format", lambda *_given: torch.channels_last)
+    monkeypatch.setattr(throughput, "_fastest", lambda *_given, dtype: (2, torch.channels_last))
     subject = tiny_subject(GapNet(), "relu")
     rec = record(subject, some_images(3), chunk=chunk)
     seen: list[bool] = []

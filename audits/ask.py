@@ -13,7 +13,7 @@ from audits.policy import Policy
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.engine import Measure, Progress, Show, Terms, evaluate, shuffled
-from camcore.errors import one_line
+from camcore.errors import Undefined, one_line
 from camcore.images import Dataset, Images, load
 from camcore.subject import Classifier
 from camcore.verdict import Claim, Outcome, Verdict
@@ -66,7 +66,8 @@ class Ask:
             show: As `camcore.engine.Show`, likewise.
             version: Of the audit: part of the key of everything journalled.
             premise: What must hold before the question makes sense, established on a few images; what it returns is
-                handed to measure and show by keyword. If it raises, the verdict is ERROR.
+                handed to measure and show by keyword. If it raises `Undefined`, the question does not apply and the
+                verdict is NOT APPLICABLE; if anything else, ERROR.
         """
         claim = question.claim(cam, self.policy.claims[question.name])
         measurement = self._key(question.audit, version)
@@ -109,6 +110,8 @@ class Ask:
         if premise is not None:
             try:
                 given = self._established(audit, premise)
+            except Undefined as problem:
+                return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=str(problem))
             except Exception as problem:  # the model's own code can raise anything
                 return Verdict(claim=claim, outcome=Outcome.ERROR, reason=one_line(problem))
         ready: Measure = partial(measure, **given)

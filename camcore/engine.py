@@ -1,6 +1,7 @@
 """`evaluate`: walk the images in batches, journal what each gave, look at fixed counts, stop when it is certain."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from camcore import statistics
 from camcore.cost import metered
+from camcore.degeneracy import Degeneracy
 from camcore.errors import one_line
 from camcore.images import Batch, Dataset, load
 from camcore.record import ZeroGradient
@@ -30,6 +32,7 @@ Progress = Callable[[int, int], None]  # images done, images planned
 LOOKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 
 
+DEGENERATE = "degenerate"  # a measure may say by `<map>:degenerate` why a row has nothing to judge: a `Degeneracy`
 WORST = 3  # images that evidence begins with; as many typical ones follow
 
 
@@ -155,7 +158,7 @@ def _measured(measure: Measure, subject: Classifier, batch: Batch) -> Mapping[st
         return measure(subject, batch)
     except ZeroGradient:
         # Raised when no image of the batch has a gradient; in a mixed batch the same images give empty maps, hence NaN.
-        return {}
+        return {DEGENERATE: torch.full((len(batch),), float(Degeneracy.ZERO_GRADIENT))}
 
 
 def _verdict(claim: Claim, rows: Mapping[str, Row], column: str, looks: Sequence[int], terms: Terms) -> Verdict:
@@ -185,16 +188,29 @@ def _verdict(claim: Claim, rows: Mapping[str, Row], column: str, looks: Sequence
             filled, claim.margin, level=terms.level, bounds=claim.bounds, direction=claim.direction
         )
     if degenerate > terms.max_degenerate * n:
-        reason = f"degenerate: {degenerate} of {n} images gave an empty, constant or undefined map"
+        reason = f"degenerate: {degenerate} of {n} images gave nothing to judge: {_named(rows, column)}"
         return replace(verdict, outcome=Outcome.ERROR, reason=reason, estimate=estimate, p=p)
     reason = _reason(outcome, claim, needed_n, looks[-1])
     if degenerate:
-        reason += f" ({degenerate} of {n} images gave nothing to judge and count as the worst case)"
+        reason += f" ({degenerate} of {n} images count as the worst case: {_named(rows, column)})"
     return replace(verdict, outcome=outcome, reason=reason, estimate=estimate, p=p, n_needed=needed_n)
 
 
 def _degenerate(rows: Mapping[str, Row], column: str) -> int:
     return sum(not isfinite(row.get(column, nan)) for row in rows.values())
+
+
+def _named(rows: Mapping[str, Row], column: str) -> str:
+    """What the images without a value had instead, the most frequent first."""
+    key = f"{column.partition(':')[0]}:{DEGENERATE}"
+    found: Counter[Degeneracy] = Counter()
+    for row in rows.values():
+        if not isfinite(row.get(column, nan)):
+            code = row.get(key, row.get(DEGENERATE, 0))
+            found[Degeneracy(int(code)) if isfinite(code) else Degeneracy.NONE] += 1
+    return ", ".join(
+        f"{count} {name.sentence if name else 'empty, constant or undefined'}" for name, count in found.most_common()
+    )
 
 
 def _reason(outcome: Outcome, claim: Claim, n_needed: int | None, n: int) -> str:

@@ -10,6 +10,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from camcore.cost import count
+from camcore.degeneracy import Degeneracy
 from camcore.engine import LOOKS, Row, Terms, evaluate, shuffled
 from camcore.images import Batch, Dataset
 from camcore.record import ZeroGradient
@@ -349,6 +350,17 @@ def test_images_without_a_gradient_are_degenerate_in_whatever_company(subject: C
 
     assert verdict.outcome is Outcome.ERROR
     assert verdict.reason.startswith("degenerate: 16 of 16")
+    assert verdict.reason.endswith("16 zero gradient at the target layer")
+
+
+def test_a_measure_that_says_why_is_quoted_the_most_frequent_reason_first(subject: Classifier) -> None:
+    def named(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
+        code = [Degeneracy.CONSTANT if int(one[3:]) % 3 else Degeneracy.EMPTY for one in batch.ids]
+        return {"value": torch.full((len(batch),), nan), "value:degenerate": torch.tensor(code).double()}
+
+    verdict = put(subject, named, n=16)
+
+    assert verdict.reason.endswith("gave nothing to judge: 10 map constant, 6 map empty")
 
 
 def test_too_few_images_decide_nothing(subject: Classifier) -> None:

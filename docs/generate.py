@@ -1,4 +1,4 @@
-"""Generated pages: one per audit from its docstring and the policy, and the schema of results.json.
+"""Generated pages: one per audit, the rates of them all, and the schema of results.json.
 
 `python -m docs.generate` writes them, `python -m docs.generate --check` fails if one is stale.
 """
@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 from audits.policy import SHIPPED
+from benchmarks import calibration
 from fixtures.controls import CONTROLS
 from reports.schema import json_schema_text
 
@@ -25,6 +26,7 @@ def pages() -> dict[Path, str]:
     for path in sorted(AUDITS.glob("test_*.py")):
         name = path.stem.removeprefix("test_")
         found[DOCS / "audits" / f"{name}.md"] = audit_page(name)
+    found[calibration.PAGE] = calibration.page(calibration.current())
     return found
 
 

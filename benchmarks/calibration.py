@@ -1,0 +1,186 @@
+"""False alarms and power of every claim, measured over seeds by the real command on the controls.
+
+    python -m benchmarks.calibration --seeds 20
+
+adds to docs/calibration.json what is missing there (a control and audit that were not asked under a seed, or under
+another version of the audit), seed by seed, so that it may be stopped and started again, and writes
+docs/calibration.md. Each seed draws new scenes, a new walking order and new random maps; the networks stay the same. So
+the rates hold for the audits as they judge these controls, over data; they say nothing of other networks.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+
+from audits.policy import load_policy
+from camcore.statistics import clopper_pearson
+from fixtures.controls import CONTROLS
+
+ROOT = Path(__file__).parents[1]
+FOUND, PAGE = ROOT / "docs" / "calibration.json", ROOT / "docs" / "calibration.md"
+PROFILE = "pr"
+INTRODUCTION = f"""\
+# Calibration: false alarms and power
+
+How often each claim reached the verdict that a control calls for, over seeds. Where it must pass, anything else is a
+false alarm; where it must not, anything else is a miss. Made by `tox run -e calibration`, profile `{PROFILE}`, from
+docs/calibration.json. Each seed draws new scenes; the networks are the same, so the rates hold for these controls only.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one claim said of one control over the seeds."""
+
+    control: str
+    claim: str
+    version: str  # of the audit
+    verdicts: dict[str, int] = field(default_factory=dict)
+    images: int = 0  # in all
+    seeds: tuple[int, ...] = ()
+
+    def also(self, seed: int, verdict: str, images: int) -> "Row":
+        """The row with one more seed."""
+        verdicts = Counter(self.verdicts) + Counter([verdict])
+        seeds = tuple(sorted((*self.seeds, seed)))
+        return replace(self, verdicts=dict(sorted(verdicts.items())), images=self.images + images, seeds=seeds)
+
+
+Rows = dict[tuple[str, str], Row]
+
+
+def audit_of(claim: str) -> str:
+    return claim.partition("/")[0]
+
+
+def claims() -> list[str]:
+    """Every claim of the shipped policy."""
+    return list(load_policy(None, profile=PROFILE).claims)
+
+
+def current() -> Rows:
+    """A row for every claim that a control is asked; those of other versions of an audit are dropped."""
+    read = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.exists() else []
+    known = {(row["control"], row["claim"]): Row(**{**row, "seeds": tuple(row["seeds"])}) for row in read}
+    rows = {}
+    for control, made in CONTROLS.items():
+        for claim in claims():
+            if not made.asked(audit_of(claim)):
+                continue
+            fresh = Row(control=control, claim=claim, version=import_module(f"audits.test_{audit_of(claim)}").VERSION)
+            row = known.get((control, claim), fresh)
+            rows[control, claim] = row if row.version == fresh.version else fresh
+    return rows
+
+
+def run(pairs: Iterable[tuple[str, str]], seed: int, folder: Path, processes: int) -> list[tuple[str, str, str, int]]:
+    """(control, claim, verdict, images) of one run of the real command over pairs of a control and an audit."""
+    pairs = sorted(pairs)
+    models = [argument for name in sorted({name for name, _ in pairs}) for argument in ("--model", f"control:{name}")]
+    wanted = " or ".join(f"(test_{audit}.py and [{name}-)" for name, audit in pairs)
+    audit = [sys.executable, "-m", "pytest", "audits", "-q", "-n", str(processes), "-k", wanted]
+    command = [*audit, *models, f"--audit-profile={PROFILE}", f"--audit-seed={seed}", f"--audit-report={folder}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1, 6):
+        said = done.stdout[-2000:] + done.stderr[-2000:]
+        raise SystemExit(f"seed {seed} ended with exit code {done.returncode}:\n{said}")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return [
+        (claim["subject"], claim["id"].partition("[")[0], claim["verdict"], len(claim["units"]))
+        for claim in results["claims"]
+    ]
+
+
+def rates(rows: Sequence[Row], *, heading: str, rate: str) -> list[str]:
+    """A table of how often each row reached the verdict that it must reach."""
+    if not rows:
+        return []
+    lines = [
+        f"## {heading}",
+        "",
+        f"| control | claim | must be | {rate} | exact 95 % interval | otherwise | images, mean |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        wanted, number = CONTROLS[row.control].wanted(row.claim), len(row.seeds)
+        if not number:
+            lines.append(f"| {row.control} | {row.claim} | {wanted or 'open'} | not measured | | | |")
+            continue
+        reached = row.verdicts.get(wanted or "", 0)
+        estimate = clopper_pearson(reached, number, level=0.95)
+        others = ", ".join(f"{verdict} {count}" for verdict, count in row.verdicts.items() if verdict != wanted)
+        reached_text = f"{reached} of {number} | [{estimate.low:.2f}, {estimate.high:.2f}]" if wanted else "- | -"
+        lines.append(
+            f"| {row.control} | {row.claim} | {wanted or 'open'} | {reached_text} | {others or '-'} "
+            f"| {row.images / number:.0f} |"
+        )
+    return [*lines, ""]
+
+
+def page(rows: Rows) -> str:
+    """docs/calibration.md."""
+    ordered = [rows[key] for key in sorted(rows, key=lambda key: (key[1], key[0]))]
+    clean = [row for row in ordered if CONTROLS[row.control].wanted(row.claim) == "PASS"]
+    caught = [row for row in ordered if CONTROLS[row.control].wanted(row.claim) in ("FAIL", "ERROR")]
+    still = [row for row in ordered if CONTROLS[row.control].wanted(row.claim) is None]
+    return "\n".join(
+        [
+            INTRODUCTION,
+            *rates(caught, heading="Power: planted defects", rate="caught"),
+            *rates(clean, heading="False alarms: clean twins", rate="passed"),
+            *rates(still, heading="Open: the defect decides neither way", rate="reached"),
+            "## The controls",
+            "",
+            *(f"- **{name}**: {made.defect or 'clean'}." for name, made in CONTROLS.items()),
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    """Run the seeds that are missing, and write both files after each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20, help="seeds in all (default: 20)")
+    parser.add_argument("--audit", action="append", default=[], help="this audit only; may be repeated")
+    parser.add_argument("--control", action="append", default=[], help="this control only; may be repeated")
+    parser.add_argument("--again", action="store_true", help="forget what is known of the chosen audits and controls")
+    parser.add_argument("--processes", type=int, default=2, help="pytest's -n (default: 2)")
+    options = parser.parse_args()
+    rows = current()
+    chosen = {
+        key
+        for key in rows
+        if (not options.audit or audit_of(key[1]) in options.audit)
+        and (not options.control or key[0] in options.control)
+    }
+    if options.again:
+        rows |= {key: replace(rows[key], verdicts={}, images=0, seeds=()) for key in chosen}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(1, options.seeds + 1):  # seed 0 is the one that the tests run
+            missing = {key for key in chosen if seed not in rows[key].seeds}
+            if missing:
+                pairs = {(control, audit_of(claim)) for control, claim in missing}
+                for control, claim, verdict, images in run(pairs, seed, Path(folder), options.processes):
+                    if (control, claim) in missing:
+                        rows[control, claim] = rows[control, claim].also(seed, verdict, images)
+                write(rows)
+            print(f"{seed} of {options.seeds} seeds", file=sys.stderr)
+    write(rows)
+
+
+def write(rows: Rows) -> None:
+    """Both files."""
+    known = [asdict(row) for row in rows.values() if row.seeds]
+    FOUND.write_text("[\n" + ",\n".join(json.dumps(row) for row in known) + "\n]\n", encoding="utf-8")
+    PAGE.write_text(page(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The page of rates: counted by seed, forgotten with an audit's version, and honest about what was not measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import calibration
+from benchmarks.calibration import Row, current, page
+
+KEY = ("uniform_map", "wall/leakage")
+
+
+def row(**given: object) -> Row:
+    control, claim = KEY
+    return Row(**{"control": control, "claim": claim, "version": current()[KEY].version, **given})  # type: ignore[arg-type]
+
+
+def test_a_seed_is_counted_once_more() -> None:
+    found = row().also(2, "FAIL", 16).also(1, "PASS", 32)
+    assert (found.verdicts, found.images, found.seeds) == ({"FAIL": 1, "PASS": 1}, 48, (1, 2))
+
+
+def test_the_page_gives_rate_interval_and_what_else_came() -> None:
+    twenty = row()
+    for seed in range(20):
+        twenty = twenty.also(seed, "PASS" if seed == 7 else "FAIL", 16)
+    text = page({KEY: twenty})
+    assert "| uniform_map | wall/leakage | FAIL | 19 of 20 | [0.75, 1.00] | PASS 1 | 16 |" in text
+    assert text.index("## Power") < text.index("| uniform_map |")
+    assert "## False alarms" not in text
+
+
+def test_what_was_not_measured_is_said_to_be_so() -> None:
+    assert "| uniform_map | wall/leakage | FAIL | not measured |" in page({KEY: row()})
+
+
+@pytest.mark.parametrize(("version", "kept"), [(None, (1,)), ("before", ())])
+def test_rates_of_another_version_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, kept: tuple[int, ...]
+) -> None:
+    known = row().also(1, "FAIL", 16)
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps([{**vars(known), "version": version or known.version}]))
+    monkeypatch.setattr(calibration, "FOUND", file)
+    assert current()[KEY].seeds == kept
+
+
+def test_every_control_is_asked_and_a_clean_twin_about_everything() -> None:
+    rows = current()
+    assert {claim for control, claim in rows if control == "clean"} == set(calibration.claims())
+    assert {control for control, _ in rows} == set(calibration.CONTROLS)

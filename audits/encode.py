@@ -67,6 +67,7 @@ def evidence(piece: Evidence) -> dict[str, Any]:
                 "image": jpeg(piece.image),
                 "saliency": grey_png(piece.saliency),
                 "dead_from_row": piece.dead_from_row,
+                "outline": None if piece.outline is None else grey_png(piece.outline),
             }
         case Curve():
             series = {name: [finite(y) for y in ys] for name, ys in piece.series.items()}

@@ -3,10 +3,12 @@
 ## What it measures
 
 The pixels that the map marks are replaced by a blurred copy of the image, the most salient first, and the probability
-of the predicted class is followed. The same number of pixels is removed in the order of a random map of the same
-resolution, and in the order of the image's own edges, on the same image. A claim is about the difference, image by
-image: at 20 % of the pixels against random (beats_random) and against the edges (beats_edges), and at 10 % against
-random (sharp_drop). The areas under the deletion and insertion curves stand beside as evidence.
+of the predicted class is followed. The same number of pixels is removed in the order of maps that know nothing of the
+model: a random one of the same resolution, the image's own edges, a blob in the middle. A claim is about the
+difference, image by image: at 20 % of the pixels against random (beats_random), the edges (beats_edges) and the middle
+(beats_centre), and at 10 % against random (sharp_drop). inpainted is beats_random with removed pixels filled in from
+their neighbours; how it comes out with mean colour, black and noise stands beside as evidence, and so do the areas
+under the deletion and insertion curves, in probability and in logit.
 
 ## Why it matters
 
@@ -15,62 +17,59 @@ removes most where there are edges, so that an edge detector, which never saw th
 
 ## Known limits
 
-Deletion leaves the data distribution; blurring rather than blackening keeps closer to it, and removes less. It says
+Deletion leaves the data distribution; blurring rather than blackening keeps closer to it, and removes less. Black and
+noise can erase the class in whatever order they come, and then they tell no map from another. Deletion says
 nothing about what is shown, only about where. The map is ranked as it is shown: negative saliency counts as none, and
-ties fall in random order. A model whose evidence is spread over the picture loses little wherever one deletes.
+ties fall in random order. A model whose evidence is spread over the picture loses little wherever one deletes. Where
+the probability stays at 1 to rounding whatever is deleted, there is nothing to judge, and that is said.
 
 ## Caught by
 
-label_blind_map, uniform_map, edge_map
+label_blind_map, uniform_map, edge_map, random_map, inverted_map, centre_map
 
 ## References
 
 Petsiuk et al. 2018 (RISE, arXiv:1806.07421, deletion and insertion); Samek et al. 2017 (arXiv:1509.06321, perturbation
-against a random order); Adebayo et al. 2018 (arXiv:1810.03292) for the edge detector; Hooker et al. 2019 (ROAR,
-arXiv:1806.10758) for the objection.
+against a random order); Adebayo et al. 2018 (arXiv:1810.03292) for the edge detector; Rong et al. 2022 (ROAD,
+arXiv:2202.00449) for inpainting; Hooker et al. 2019 (ROAR, arXiv:1806.10758) for the objection.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import product
+from math import isfinite
 
 import pytest
 import torch
-from torch import Tensor
 
 from audits.ask import Ask
+from audits.deletion_curves import ELSE, ENDS, JUDGED, KINDS, SHARP, deletion
 from audits.question import Question
-from camcore import chance
 from camcore.cam import CamMethod
 from camcore.engine import WORST, Row, column_of
-from camcore.grid import Placement
 from camcore.images import Batch
-from camcore.maps import is_constant, is_empty, rectify, unit_range, upsample
-from camcore.metrics import area_under, deletion_curve, insertion_curve
-from camcore.perturbations import blur, rank_pixels
-from camcore.record import Recording, record
+from camcore.maps import rectify, unit_range, upsample
+from camcore.record import record
+from camcore.statistics import confidence_sequence
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 
-VERSION = "2"
-SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the pixels; the intact and the fully blurred image are the ends of every curve
-CURVES = {"deletion": deletion_curve, "insertion": insertion_curve}
+VERSION = "3"
 
-BEATS_RANDOM = Question(
-    name="deletion/beats_random",
-    sentence="deleting the 20 % of the pixels that {cam} marks costs more class probability than deleting at random",
-    kind="DIR",
-    measure="probability left by random deletion minus probability left by the map's, at 20 % of the pixels",
-    unit="class probability",
-    bounds=(-1.0, 1.0),
-)
-BEATS_EDGES = Question(
-    name="deletion/beats_edges",
-    sentence="deleting the 20 % of the pixels that {cam} marks costs more class probability than deleting the edges",
-    kind="DIR",
-    measure="probability left by deleting edges minus probability left by the map's deletion, at 20 % of the pixels",
-    unit="class probability",
-    bounds=(-1.0, 1.0),
+CHANCE = {  # maps that know nothing of the model, and what deleting in their order is called
+    "random": "at random",
+    "edges": "the edges",
+    "centre": "the middle",
+}
+BEATS_RANDOM, BEATS_EDGES, BEATS_CENTRE = (
+    Question(
+        name=f"deletion/beats_{other}",
+        sentence=f"deleting the 20 % of the pixels that {{cam}} marks costs more probability than deleting {what}",
+        kind="DIR",
+        measure=f"probability left by deleting {what} minus probability left by the map's, at 20 % of the pixels",
+        unit="class probability",
+        bounds=(-1.0, 1.0),
+    )
+    for other, what in CHANCE.items()
 )
 SHARP_DROP = Question(
     name="deletion/sharp_drop",
@@ -80,125 +79,111 @@ SHARP_DROP = Question(
     unit="class probability",
     bounds=(-1.0, 1.0),
 )
-QUESTIONS = (BEATS_RANDOM, BEATS_EDGES, SHARP_DROP)
-CHANCE = ("random", "edges")  # maps that know nothing of the model
-
-
-def deletion(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod], draws: int) -> dict[str, Tensor]:
-    """Deletion and insertion curves of every method and of chance, and the differences between them.
-
-    One recording serves all methods, and the random maps are drawn once.
-
-    Returns:
-        `<map>:deletion:<share>` and `<map>:insertion:<share>` (probabilities; <map> is a CAM, "random" or "edges"),
-        `<cam>:over_<chance>:<share>`, and the areas `<map>:deletion` and `<map>:insertion`. NaN where a map
-        ranks nothing.
-    """
-    rec = record(subject, batch.images, chunk=batch.chunk)
-    baseline = blur(batch.images)
-    intact = rec.logits.softmax(1).gather(1, rec.target[:, None])
-    with torch.no_grad():
-        empty = subject.logits(baseline).softmax(1).gather(1, rec.target[:, None])
-
-    def curves(saliency: Tensor, purpose: str, placement: Placement | None = None) -> dict[str, Tensor]:
-        rank = rank_pixels(
-            upsample(saliency, batch.images.shape[2:], placement),
-            generators=batch.generators(f"deletion ties {purpose}"),
-        )
-        ask = partial(_probabilities, subject, batch, rec, rank, baseline)
-        return {
-            "deletion": torch.cat([intact, ask(deletion_curve), empty], 1),
-            "insertion": torch.cat([empty, ask(insertion_curve), intact], 1),
-        }
-
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, cam in cams.items():
-        saliency = rectify(cam(rec))
-        nothing = is_empty(saliency) | is_constant(saliency)
-        found[name] = {
-            kind: curve.masked_fill(nothing[:, None], torch.nan)
-            for kind, curve in curves(saliency, "", rec.placement).items()
-        }
-    drawn = []
-    for draw in range(draws):
-        maps = chance.random(rec, generators=batch.generators(f"deletion chance {draw}"))
-        drawn.append(curves(maps, str(draw)))
-    found["random"] = {kind: torch.stack([curve[kind] for curve in drawn]).mean(0) for kind in CURVES}
-    found["edges"] = curves(chance.edges(rec), "edges")
-    return _columns(found)
-
-
-def _probabilities(
-    subject: Classifier, batch: Batch, rec: Recording, rank: Tensor, baseline: Tensor, curve: Callable[..., Tensor]
-) -> Tensor:
-    return curve(subject, batch.images, rec.target, rank, baseline=baseline, fractions=SHARES, chunk=batch.chunk)
-
-
-def _columns(found: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    columns = {}
-    for name, curves in found.items():
-        for kind, curve in curves.items():
-            columns[f"{name}:{kind}"] = area_under(curve, (0, *SHARES, 1))
-            for index, share in enumerate((0, *SHARES, 1)):
-                columns[f"{name}:{kind}:{share:g}"] = curve[:, index]
-    for name, other, share in product(found, CHANCE, SHARES):
-        if name not in CHANCE:
-            key = f"deletion:{share:g}"
-            columns[f"{name}:over_{other}:{share:g}"] = columns[f"{other}:{key}"] - columns[f"{name}:{key}"]
-    return columns
+INPAINTED = Question(
+    name="deletion/inpainted",
+    sentence="the 20 % of the pixels that {cam} marks matter more than random ones when inpainted, not blurred",
+    kind="DIR",
+    measure="probability left by random deletion minus the map's, at 20 % of the pixels, removed pixels inpainted",
+    unit="class probability",
+    bounds=(-1.0, 1.0),
+)
+QUESTIONS = (BEATS_RANDOM, BEATS_EDGES, BEATS_CENTRE, SHARP_DROP, INPAINTED)
 
 
 def show(
     subject: Classifier, batch: Batch, rows: Mapping[str, Row], *, name: str, cam: CamMethod, column: str
 ) -> Iterable[Evidence]:
-    """The maps of the worst and the typical images, the mean curves, the areas under them."""
+    """The maps of the worst and the typical images, the mean curves, the areas, and the other baselines."""
     rec = record(subject, batch.images, chunk=batch.chunk)
     saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:], rec.placement))
     for index, image_id in enumerate(batch.ids):
-        value = rows[image_id].get(column, torch.nan)
         predicted = int(rec.target[index])
         yield Overlay(
             unit=image_id,
             role="worst" if index < WORST else "typical",
-            value=value,
+            value=rows[image_id].get(column, torch.nan),
             caption=f"{subject.classes[predicted]} ({rec.logits[index].softmax(0)[predicted]:.2f})",
             image=batch.images[index],
             saliency=saliency[index],
         )
-
-    def mean(key: str) -> float:
-        return float(column_of(rows, key).nanmean())
-
-    for kind in CURVES:
+    for kind in KINDS[:3]:
+        what, _, logit = kind.partition(" ")
         yield Curve(
-            title=f"{kind.capitalize()} of the pixels that {name} marks",
-            x_label=f"share of the pixels {'removed' if kind == 'deletion' else 'shown'}",
-            y_label="class probability (mean over images)",
-            x=(0, *SHARES, 1),
-            series={
-                key: tuple(mean(f"{key}:{kind}:{share:g}") for share in (0, *SHARES, 1)) for key in (*CHANCE, name)
-            },
+            title=f"{what.capitalize()} of the pixels that {name} marks{', in logits' if logit else ''}",
+            x_label=f"share of the pixels {'removed' if what == 'deletion' else 'shown'}",
+            y_label=f"class {logit or 'probability'} (mean over images)",
+            x=ENDS,
+            series={key: tuple(_mean(rows, f"{key}:{kind}:{share:g}") for share in ENDS) for key in (*CHANCE, name)},
         )
     yield Table(
-        title="Area under the curve (mean over images)",
-        columns=("map", "deletion (lower is better)", "insertion (higher is better)"),
-        rows=tuple((key, *(round(mean(f"{key}:{kind}"), 4) for kind in CURVES)) for key in (name, *CHANCE)),
+        title="Area under the curve, mean over images; in brackets how much better the map is, image by image, with a "
+        "95 % interval",
+        columns=(
+            "map",
+            "deletion (lower is better)",
+            "insertion (higher is better)",
+            *(f"{kind}" for kind in KINDS[2:]),
+        ),
+        rows=tuple((key, *(_area(rows, key, name, kind) for kind in KINDS)) for key in (name, *CHANCE)),
     )
+    yield Table(
+        title=f"What deleting the 20 % that {name} marks costs more, by what a removed pixel becomes (class "
+        "probability, mean and 95 % interval)",
+        columns=("a removed pixel becomes", *(f"than {what}" for what in CHANCE.values())),
+        rows=tuple(
+            (words, *(_signed(rows, f"{name}:over_{other}:{key}") for other in CHANCE))
+            for words, key in (("blurred (judged)", f"{JUDGED:g}"), *((key, key) for key in ELSE))
+        ),
+    )
+
+
+def _mean(rows: Mapping[str, Row], key: str) -> float:
+    return float(column_of(rows, key).nanmean())
+
+
+def _area(rows: Mapping[str, Row], key: str, name: str, kind: str) -> str:
+    area = f"{_mean(rows, f'{key}:{kind}'):.3f}"
+    if key == name:
+        return area
+    sign = 1 if kind.startswith("insertion") else -1
+    better = sign * (column_of(rows, f"{name}:{kind}") - column_of(rows, f"{key}:{kind}"))
+    return f"{area} ({better.nanmean():+.2f})" if kind.endswith("logit") else f"{area} ({_interval(better.tolist())})"
+
+
+def _signed(rows: Mapping[str, Row], key: str) -> str:
+    return _interval(column_of(rows, key).tolist())
+
+
+def _interval(values: list[float]) -> str:
+    """Mean and 95 % interval of differences of probabilities; stars nothing, a reader sees whether 0 is inside."""
+    seen = [value for value in values if isfinite(value)]
+    estimate = confidence_sequence(seen, level=0.95, bounds=(-1.0, 1.0))
+    return f"{estimate.point:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]" if seen else "nothing to judge"
 
 
 @pytest.mark.audit("deletion")
 def test_deletion_beats_random(ask: Ask, cam: str) -> None:
-    ask_about(ask, BEATS_RANDOM, cam, column=f"{cam}:over_random:0.2")
+    ask_about(ask, BEATS_RANDOM, cam, column=f"{cam}:over_random:{JUDGED:g}")
 
 
 @pytest.mark.audit("deletion")
 def test_deletion_beats_edges(ask: Ask, cam: str) -> None:
-    ask_about(ask, BEATS_EDGES, cam, column=f"{cam}:over_edges:0.2")
+    ask_about(ask, BEATS_EDGES, cam, column=f"{cam}:over_edges:{JUDGED:g}")
+
+
+@pytest.mark.audit("deletion")
+def test_deletion_beats_centre(ask: Ask, cam: str) -> None:
+    ask_about(ask, BEATS_CENTRE, cam, column=f"{cam}:over_centre:{JUDGED:g}")
 
 
 @pytest.mark.audit("deletion")
 def test_deletion_drops_sharply(ask: Ask, cam: str) -> None:
-    ask_about(ask, SHARP_DROP, cam, column=f"{cam}:over_random:0.1")
+    ask_about(ask, SHARP_DROP, cam, column=f"{cam}:over_random:{SHARP:g}")
+
+
+@pytest.mark.audit("deletion")
+def test_deletion_beats_random_when_inpainted(ask: Ask, cam: str) -> None:
+    ask_about(ask, INPAINTED, cam, column=f"{cam}:over_random:inpainting")
 
 
 def ask_about(ask: Ask, question: Question, cam: str, *, column: str) -> None:

@@ -152,6 +152,15 @@ def footprint_of_live(setting: Setting, chunk: int | None, left: int) -> tuple[i
     return rec.activations.shape[1], live_channels(some), peak
 
 
+def footprint_of_loop(setting: Setting, chunk: int | None, count: int) -> int | None:
+    """The peak of as many bare forwards: what the allocator keeps, whoever asks."""
+    work = prepare(setting)
+    size = chunk or known_batch_size(work.subject)
+    bare_loop(work, size, LIVE[0])
+    call = partial(bare_loop, work, size, count)
+    return timing.peak_above(call, device=setting.device, tidy=timing.settle, repeats=1)
+
+
 def table(setting: Setting, method: str, clocked: Clocked) -> list[str]:
     unit = "forwards" if method == "ablationcam" else "the bare loop"
     lines = [
@@ -177,11 +186,12 @@ def megabytes(peak: int | None) -> str:
 
 
 def memory_table(setting: Setting, chunk: int | None) -> list[str]:
-    lines = ["| live channels | peak MB above the model |", "|---:|---:|"]
+    lines = ["| live channels | peak MB above the model | of the bare loop over as many |", "|---:|---:|---:|"]
     for left in LIVE:
         print(f"memory of {left} channels", file=sys.stderr)
         channels, live, peak = timing.in_fresh_process(footprint_of_live, setting, chunk, left)
-        lines.append(f"| {live} | {megabytes(peak)} |")
+        loop = timing.in_fresh_process(footprint_of_loop, setting, chunk, live)
+        lines.append(f"| {live} | {megabytes(peak)} | {megabytes(loop)} |")
         if left >= channels:
             break
     return lines

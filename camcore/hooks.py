@@ -27,6 +27,34 @@ def hooked(module: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
 
 
 @contextmanager
+def watched(module: nn.Module, starts: Callable[[str], None], ends: Callable[[str], None]) -> Iterator[None]:
+    """Says which layer starts and which ends to run, by name, for the length of the block."""
+    with ExitStack() as stack:
+        stack.enter_context(as_written())
+        for name, layer in module.named_modules():
+            before = layer.register_forward_pre_hook(lambda _module, _args, name=name: starts(name))
+            stack.callback(before.remove)
+            after = layer.register_forward_hook(lambda _module, _args, _output, name=name: ends(name))
+            stack.callback(after.remove)
+        yield
+
+
+@contextmanager
+def standing_in(module: nn.Module, forwards: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Other forwards in place of layers' own for the length of the block; the layers' hooks are called all the same."""
+    with ExitStack() as stack:
+        stack.enter_context(as_written())
+        for name, forward in forwards.items():
+            layer = find_layer(module, name)
+            if "forward" in vars(layer):  # somebody else stands in already
+                stack.callback(setattr, layer, "forward", vars(layer)["forward"])
+            else:
+                stack.callback(delattr, layer, "forward")
+            layer.forward = forward  # type: ignore[method-assign]
+        yield
+
+
+@contextmanager
 def as_written() -> Iterator[None]:
     """Compiled modules run their Python for the length of the block: code compiled without hooks would call none."""
     if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes a second

@@ -1,7 +1,9 @@
 """What an audit looks at: a data set that reads single images, and the batches that measures are given."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +14,7 @@ from camcore.seeds import generator
 
 Images = Float[Tensor, "b 3 h w"]  # in [0, 1], before normalisation
 Image = Float[Tensor, "3 h w"]
+Mask = Float[Tensor, "h w"]  # 1 on the object, 0 elsewhere; NaN everywhere where nobody has marked it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +27,27 @@ class Geometry:
 
     def fit(self, image: Image) -> Float[Tensor, "3 rows columns"]:
         """Resize and crop one image; values stay in [0, 1] (bicubic overshoot is clipped)."""
-        height, width = image.shape[-2:]
+        return self._fitted(image, self.interpolation)
+
+    def fit_mask(self, mask: Mask) -> Float[Tensor, "rows columns"]:
+        """The same for a mask: a pixel is the object's where at least half of it is.
+
+        Bilinear whatever the images' interpolation: bicubic rings, and torch's "nearest" moves edges by up to a pixel.
+        """
+        share = self._fitted(mask[None], "bilinear")[0]
+        return torch.where(share.isnan(), share, (share >= 0.5).to(share))
+
+    def _fitted(self, planes: Float[Tensor, "k h w"], interpolation: str) -> Float[Tensor, "k rows columns"]:
+        height, width = planes.shape[-2:]
         if self.resize is not None:
             short = min(height, width)
             # truncated, and the crop's corner rounded below, as torchvision does: a pixel off costs a percent of top-1
             size = (int(height * self.resize / short), int(width * self.resize / short))
             if size != (height, width):
-                image = functional.interpolate(
-                    image[None], size, mode=self.interpolation, align_corners=False, antialias=True
+                planes = functional.interpolate(
+                    planes[None], size, mode=interpolation, align_corners=False, antialias=True
                 )[0].clamp(0, 1)
-        height, width = image.shape[-2:]
+        height, width = planes.shape[-2:]
         rows, columns = self.crop
         if height < rows or width < columns:
             raise ValueError(
@@ -41,7 +55,7 @@ class Geometry:
                 "give larger images or a Geometry with resize"
             )
         top, left = round((height - rows) / 2), round((width - columns) / 2)
-        return image[:, top : top + rows, left : left + columns]
+        return planes[:, top : top + rows, left : left + columns]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +69,7 @@ class Dataset:
     sha256: str  # of the ids, the labels and the content
     read: Callable[[str], Image]  # id -> image in [0, 1], at its own size
     skipped: tuple[tuple[str, str], ...] = ()  # (file, reason) of what could not be read
-    mask: Callable[[str], Float[Tensor, "h w"]] | None = None  # id -> 1 on the object, 0 elsewhere, if known
+    mask: Callable[[str], Mask] | None = None  # id -> where the object is, of the image's own size; None: unknown
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,6 +77,13 @@ class Dataset:
     def label(self, image_id: str) -> int:
         """The class index of one image."""
         return self.labels[self.ids.index(image_id)]
+
+
+def only(dataset: Dataset, ids: Sequence[str]) -> Dataset:
+    """The data set with these of its images alone, in this order."""
+    labels = dict(zip(dataset.ids, dataset.labels, strict=True))
+    digest = hashlib.sha256("\0".join((dataset.sha256, *ids)).encode()).hexdigest()
+    return replace(dataset, ids=tuple(ids), labels=tuple(labels[image_id] for image_id in ids), sha256=digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +95,18 @@ class Batch:
     ids: tuple[str, ...]
     seed: int
     chunk: int = 32  # images per forward that the device takes well, for measures that ask many times per image
+    look_up: Callable[[], Float[Tensor, "b h w"]] | None = None  # how `masks` come about
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def masks(self) -> Float[Tensor, "b h w"] | None:
+        """Where the objects are, fitted as the images are; None if the data set does not know.
+
+        Read when first asked for: most measures never do, and to draw or decode a mask costs as much as an image.
+        """
+        return None if self.look_up is None else self.look_up()
 
     def generators(self, purpose: str) -> list[torch.Generator]:
         """One generator per image, from (run seed, purpose, image id): the same whatever the batch."""
@@ -86,12 +116,18 @@ class Batch:
 def load(
     dataset: Dataset, ids: Sequence[str], geometry: Geometry, *, seed: int, device: torch.device, chunk: int = 32
 ) -> Batch:
-    """Read, fit and stack the named images."""
+    """Read, fit and stack the named images; their masks when the batch is asked for them."""
     position = {image_id: index for index, image_id in enumerate(dataset.ids)}
+    mask = dataset.mask
+
+    def masks(read: Callable[[str], Mask]) -> Float[Tensor, "b h w"]:
+        return torch.stack([geometry.fit_mask(read(image_id)) for image_id in ids]).to(device)
+
     return Batch(
         images=torch.stack([geometry.fit(dataset.read(image_id)) for image_id in ids]).to(device),
         labels=torch.tensor([dataset.labels[position[image_id]] for image_id in ids], device=device),
         ids=tuple(ids),
         seed=seed,
         chunk=chunk,
+        look_up=None if mask is None else partial(masks, mask),
     )

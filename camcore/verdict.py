@@ -61,6 +61,7 @@ class Overlay:
     image: Image
     saliency: Float[Tensor, "h w"]  # in [0, 1], at the image's size
     dead_from_row: int | None = None  # the first pixel row that the model cannot see
+    outline: Float[Tensor, "h w"] | None = None  # 1 on what is outlined, 0 elsewhere: the object, say
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,9 +55,10 @@ def pair(overlay: Overlay) -> Pair | None:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = _decode(overlay.image, "JPEG").convert("RGB")
             saliency = _decode(overlay.saliency, "PNG").convert("L")
+            marked = None if overlay.outline is None else _decode(overlay.outline, "PNG").convert("L")
     except (NotBase64, OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
-    if image.size != saliency.size:
+    if image.size != saliency.size or (marked is not None and image.size != marked.size):
         return None
     height = image.height
     factor = -(-SMALLEST // max(image.size))
@@ -65,10 +66,14 @@ def pair(overlay: Overlay) -> Pair | None:
         size = (image.width * factor, image.height * factor)
         image = image.resize(size, Image.Resampling.NEAREST)
         saliency = saliency.resize(size, Image.Resampling.NEAREST)
+        marked = None if marked is None else marked.resize(size, Image.Resampling.NEAREST)
+    left, right = np.asarray(image), _heat(np.asarray(image), np.asarray(saliency))
+    if marked is not None:
+        left, right = (_outlined(picture, np.asarray(marked) > 127) for picture in (left, right))
     row = overlay.dead_from_row
     return Pair(
-        image=_jpeg(image),
-        overlay=_jpeg(Image.fromarray(_heat(np.asarray(image), np.asarray(saliency)))),
+        image=_jpeg(Image.fromarray(left)),
+        overlay=_jpeg(Image.fromarray(right)),
         width=image.width,
         height=image.height,
         wall=None if row is None else round(100 * min(max(row, 0), height) / height, 2),
@@ -92,6 +97,25 @@ def _heat(image: NDArray[np.uint8], saliency: NDArray[np.uint8]) -> NDArray[np.u
     alpha = 0.88 * share**0.75
     blended: NDArray[np.uint8] = ((1 - alpha) * grey + alpha * HEAT[saliency]).round().astype(np.uint8)
     return blended
+
+
+def _outlined(picture: NDArray[np.uint8], marked: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A white line just inside what is marked and a dark one just outside, to be seen on any ground.
+
+    Args:
+        picture: [h, w, 3].
+        marked: [h, w].
+    """
+    drawn = picture.copy()
+    drawn[_grown(marked) & ~marked] = 20
+    drawn[marked & _grown(~marked)] = 255
+    return drawn
+
+
+def _grown(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With the pixels beside it, and above and below."""
+    around = np.pad(marked, 1)
+    return around[1:-1, 1:-1] | around[:-2, 1:-1] | around[2:, 1:-1] | around[1:-1, :-2] | around[1:-1, 2:]
 
 
 def _jpeg(image: Image.Image) -> str:

@@ -144,6 +144,8 @@ class Overlay(Record):
     """8-bit greyscale PNG of the image's size, base64; 255 is 1.0."""
     dead_from_row: int | None
     """First pixel row that the model cannot see."""
+    outline: str | None = None
+    """8-bit greyscale PNG of the image's size, base64: an outline is drawn around what is 255."""
 
 
 class Curve(Record):

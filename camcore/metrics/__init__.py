@@ -1,6 +1,39 @@
 """Measures: one float per image. Nothing here averages over images."""
 
-from camcore.metrics.deletion import area_under, deletion_curve, insertion_curve
-from camcore.metrics.leakage import leakage
+from camcore.metrics.average_drop import average_drop, increase_in_confidence, shown_by
+from camcore.metrics.correlation import pearson, spearman
+from camcore.metrics.deletion import (
+    area_over_perturbation,
+    area_under,
+    deletion_curve,
+    insertion_curve,
+    pixel_flipping,
+)
+from camcore.metrics.leakage import leakage, over_blanking, variation, zero_share
+from camcore.metrics.scores import Scores, class_scores, perturbed_scores
+from camcore.metrics.subsets import draw_subsets, each_patch, hidden_scores, occlusion_correlation, sensitivity_n
 
-__all__ = ["area_under", "deletion_curve", "insertion_curve", "leakage"]
+__all__ = [
+    "Scores",
+    "area_over_perturbation",
+    "area_under",
+    "average_drop",
+    "class_scores",
+    "deletion_curve",
+    "draw_subsets",
+    "each_patch",
+    "hidden_scores",
+    "increase_in_confidence",
+    "insertion_curve",
+    "leakage",
+    "occlusion_correlation",
+    "over_blanking",
+    "pearson",
+    "perturbed_scores",
+    "pixel_flipping",
+    "sensitivity_n",
+    "shown_by",
+    "spearman",
+    "variation",
+    "zero_share",
+]

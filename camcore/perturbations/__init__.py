@@ -1,6 +1,27 @@
 """What is done to images: which pixels go first, and what takes their place. Functions of tensors, not of models."""
 
 from camcore.perturbations.baselines import black, blur, mean_colour, noise
+from camcore.perturbations.compression import jpeg
+from camcore.perturbations.geometry import mirrored, translated
+from camcore.perturbations.jitter import down_up, sign_noise, uniform_noise
+from camcore.perturbations.patches import patch_means, patch_numbers, patch_sums
 from camcore.perturbations.ranking import rank_pixels
+from camcore.perturbations.road import noisy_linear
 
-__all__ = ["black", "blur", "mean_colour", "noise", "rank_pixels"]
+__all__ = [
+    "black",
+    "blur",
+    "down_up",
+    "jpeg",
+    "mean_colour",
+    "mirrored",
+    "noise",
+    "noisy_linear",
+    "patch_means",
+    "patch_numbers",
+    "patch_sums",
+    "rank_pixels",
+    "sign_noise",
+    "translated",
+    "uniform_noise",
+]

@@ -1,0 +1,364 @@
+"""Does the map stay when nothing changes, and move when the picture moves?
+
+## What it measures
+
+Each image is explained again, for the class predicted at first, after a change that leaves what is in it as it was,
+and the two maps are compared, image by image. Mirrored, and moved by a sixteenth of its side (flip, translation): the
+map is moved back, pixel by pixel, before it is compared. Saved as JPEG of quality 75, and made smaller by a quarter
+and enlarged again (jitter; the worse of the two counts). Uniform noise of at most 0.02 in every value
+(max_sensitivity: the farthest of the maps drawn). And a constant added to all pixels of a twin network whose first
+layer absorbs it, so that it computes the same scores to within rounding (shift). Likeness is Spearman's rank
+correlation of the maps as they are shown; distance is the norm of their difference over the sum of their norms.
+
+## Why it matters
+
+Whoever reads a map takes it to be about the picture. If it changes when the file is saved again, it is about the file.
+If it depends on which number stands for black, it is about the convention.
+
+## Known limits
+
+A map that ignores the picture passes all but flip and translation, and a symmetric one passes flip. The model itself
+may treat a mirrored picture differently: how far its probability moves, and how often the predicted class stays, is
+shown beside. CAM maps of a deep layer pass the shift by construction; a model whose first layer cannot absorb one
+(the images enter it on two ways) is not asked. Moving a picture by less than a cell of the map tells little about a
+map of fixed places. Noise is drawn, not sought: what an adversary finds is asked by the fragility audit.
+
+## Caught by
+
+noise_map, fixed_map, zero_is_black
+
+## References
+
+Kindermans et al. 2019 (arXiv:1711.00867, input shift); Yeh et al. 2019 (arXiv:1901.09392, max-sensitivity); Wang et al.
+2020 (arXiv:2004.04581) for CAMs that do not go along with a transformed image; Hendrycks and Dietterich 2019
+(arXiv:1903.12261) for JPEG among common corruptions.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from audits.ask import Ask
+from audits.question import Question
+from camcore import chance
+from camcore.cam import CamMethod
+from camcore.degeneracy import degeneracy
+from camcore.engine import WORST, Row, column_of
+from camcore.errors import Undefined
+from camcore.grid import Placement
+from camcore.images import Batch, Images
+from camcore.maps import rectify, unit_range, upsample
+from camcore.metrics.invariance import (
+    likeness,
+    mirror_likeness,
+    relative_distance,
+    sensitivity,
+    translation_likeness,
+)
+from camcore.perturbations import down_up, jpeg, mirrored, translated, uniform_noise
+from camcore.record import Recording, record
+from camcore.shift import absorbed, apart, certify, record_shifted
+from camcore.subject import Classifier
+from camcore.verdict import Evidence, Overlay, Table
+
+VERSION = "1"
+RADIUS = 0.02  # of the noise, in pixel units: the default of captum's sensitivity_max
+DRAWS = 4  # of the noise, for each chance draw of the profile
+MOVE = 16  # the picture moves by its shorter side divided by this, down and to the right
+
+LIKENESS = "Spearman's rank correlation of the two maps"
+DISTANCE = "norm of the difference of the two maps over the sum of their norms"
+SHIFT = Question(
+    name="invariance/shift",
+    sentence="{cam} does not depend on a constant that the model's first layer absorbs",
+    kind="INV",
+    measure=DISTANCE,
+    unit="of the norms",
+    bounds=(0.0, 1.0),
+    direction="within",
+)
+FLIP = Question(
+    name="invariance/flip",
+    sentence="the {cam} map of the mirrored image is the mirrored map",
+    kind="INV",
+    measure=f"{LIKENESS}, one mirrored back",
+    unit="rank correlation",
+    bounds=(-1.0, 1.0),
+)
+TRANSLATION = Question(
+    name="invariance/translation",
+    sentence="the {cam} map moves along when the image moves by a sixteenth of its side",
+    kind="INV",
+    measure=f"{LIKENESS}, one moved back",
+    unit="rank correlation",
+    bounds=(-1.0, 1.0),
+)
+JITTER = Question(
+    name="invariance/jitter",
+    sentence="the {cam} map stays when the image is saved as JPEG or resized",
+    kind="INV",
+    measure=f"{LIKENESS}, the worse of JPEG and resizing",
+    unit="rank correlation",
+    bounds=(-1.0, 1.0),
+)
+MAX_SENSITIVITY = Question(
+    name="invariance/max_sensitivity",
+    sentence="no noise of at most 0.02 that was drawn moves the {cam} map far",
+    kind="INV",
+    measure=f"{DISTANCE}, the farthest of the noisy images drawn",
+    unit="of the norms",
+    bounds=(0.0, 1.0),
+    direction="within",
+)
+QUESTIONS = (SHIFT, FLIP, TRANSLATION, JITTER, MAX_SENSITIVITY)
+CHANCE = ("edges", "random")  # maps that know nothing of the model, compared in the same way
+
+Compared = Callable[[Tensor, Tensor, Placement | None], Tensor]  # a map, the map after, where they lie
+
+
+def moved_by(batch: Batch) -> int:
+    """Pixels."""
+    return max(1, round(min(batch.images.shape[2:]) / MOVE))
+
+
+def changed(batch: Batch) -> dict[str, Callable[[], Images]]:
+    """The changed images, made when they are asked for."""
+    pixels = moved_by(batch)
+    return {
+        "flip": partial(mirrored, batch.images),
+        "translation": partial(translated, batch.images, down=pixels, right=pixels),
+        "jpeg": partial(jpeg, batch.images),
+        "resize": partial(down_up, batch.images),
+    }
+
+
+def comparisons(batch: Batch) -> dict[str, Compared]:
+    """How alike the maps of the images and of the changed images are, in [-1, 1]."""
+    size, pixels = (batch.images.shape[2], batch.images.shape[3]), moved_by(batch)
+    return {
+        "flip": lambda one, other, placement: mirror_likeness(one, other, size, placement),
+        "translation": lambda one, other, placement: translation_likeness(
+            one, other, size, placement, down=pixels, right=pixels
+        ),
+        "jpeg": lambda one, other, _: likeness(one, other),
+        "resize": lambda one, other, _: likeness(one, other),
+    }
+
+
+def noisy(batch: Batch, draws: int) -> Iterator[Images]:
+    """Images with noise, one draw after the other."""
+    for draw in range(draws):
+        yield uniform_noise(batch.images, radius=RADIUS, generators=batch.generators(f"invariance noise {draw}"))
+
+
+def invariance(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod], draws: int) -> dict[str, Tensor]:
+    """How every map, and maps of chance, follow each change of the images; one recording serves all of them.
+
+    Returns:
+        `<map>:flip`, `<map>:translation`, `<map>:jpeg`, `<map>:resize` (likeness) and `<map>:jitter` (the worse of the
+        last two); `<map>:max_sensitivity` (distance), `<map>:sensitivity` (the same over the norm of the map alone, as
+        in the paper); `<map>:shift` (distance), where the model has a twin. `<change>:probability`, how far the
+        class's probability moves, `<change>:same`, 1 where the predicted class stays, and `shift:logits`, how far the
+        twin's logits are off. <map> is a CAM, "edges" or "random"; `<cam>:degenerate` says why there is no map.
+    """
+    rec = record(subject, batch.images, chunk=batch.chunk)
+    before = rec.logits.softmax(1).gather(1, rec.target[:, None])[:, 0]
+    maps = _maps(rec, batch, cams, "as it is")
+    found: dict[str, Tensor] = {}
+
+    def follow(change: str, after: Recording) -> dict[str, Tensor]:
+        now = after.logits.softmax(1).gather(1, rec.target[:, None])[:, 0]
+        found[f"{change}:probability"] = (now - before).abs()
+        found[f"{change}:same"] = (after.logits.argmax(1) == rec.target).float()
+        return _maps(after, batch, cams, change)
+
+    again = partial(record, subject, target=rec.target, chunk=batch.chunk)
+    for change, make in changed(batch).items():
+        compare = comparisons(batch)[change]
+        for name, saliency in follow(change, again(make())).items():
+            # maps of chance lie evenly, wherever the layer's cells are
+            found[f"{name}:{change}"] = compare(maps[name], saliency, rec.placement if name in cams else None)
+    far, paper = [], []
+    for draw, images in enumerate(noisy(batch, DRAWS * draws)):
+        noise = follow("noise", again(images)) if not draw else _maps(again(images), batch, cams, f"noise {draw}")
+        far.append({name: relative_distance(maps[name], saliency) for name, saliency in noise.items()})
+        paper.append({name: sensitivity(maps[name], saliency) for name, saliency in noise.items()})
+    for name in maps:
+        found[f"{name}:jitter"] = torch.minimum(found[f"{name}:jpeg"], found[f"{name}:resize"])
+        found[f"{name}:max_sensitivity"] = torch.stack([one[name] for one in far]).amax(0)
+        found[f"{name}:sensitivity"] = torch.stack([one[name] for one in paper]).amax(0)
+    try:
+        twin = absorbed(subject, batch.images[:1])
+    except Undefined:  # the question about it is answered by its premise
+        twin = None
+    if twin is not None:
+        after = record_shifted(twin, batch.images, rec.target, chunk=batch.chunk)
+        found["shift:logits"] = apart(rec.logits, after.logits)
+        for name, saliency in follow("shift", after).items():
+            found[f"{name}:shift"] = relative_distance(maps[name], saliency)
+    return _judged(found, {name: degeneracy(rec, maps[name]) for name in cams})
+
+
+def _maps(rec: Recording, batch: Batch, cams: Mapping[str, CamMethod], change: str) -> dict[str, Tensor]:
+    """Every map as it is shown."""
+    maps = {name: rectify(cam(rec)) for name, cam in cams.items()}
+    random = chance.random(rec, generators=batch.generators(f"invariance chance {change}"))
+    return {**maps, "edges": chance.edges(rec), "random": random}
+
+
+def _judged(found: Mapping[str, Tensor], why: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The columns, without those of maps that were none to begin with."""
+    columns = dict(found)
+    for name, code in why.items():
+        for key in found:
+            if key.partition(":")[0] == name:
+                columns[key] = found[key].masked_fill(code != 0, torch.nan)
+        columns[f"{name}:degenerate"] = code.double()
+    return columns
+
+
+def show(
+    subject: Classifier, batch: Batch, rows: Mapping[str, Row], *, name: str, cam: CamMethod, column: str
+) -> Iterable[Evidence]:
+    """Each image with its map, and after the change with the map that it has then; what every change does."""
+    rec = record(subject, batch.images, chunk=batch.chunk)
+    claim = column.partition(":")[2]
+    pictures = _pictures(subject, batch, rec, rows, name, cam, claim)
+    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:], rec.placement))
+    for index, image_id in enumerate(batch.ids):
+        role = "worst" if index < WORST else "typical"
+        value = rows[image_id].get(column, torch.nan)
+        predicted = subject.classes[int(rec.target[index])]
+        after, image, moved = pictures[index]
+        yield Overlay(
+            unit=image_id,
+            role=role,  # type: ignore[arg-type]  # mypy does not see that a conditional gives one of two words
+            value=value,
+            caption=f"as it is: {predicted}",
+            image=batch.images[index],
+            saliency=saliency[index],
+        )
+        yield Overlay(
+            unit=image_id,
+            role=role,  # type: ignore[arg-type]
+            value=value,
+            caption=f"{after}: the map for {predicted}",
+            image=image,
+            saliency=moved,
+        )
+    yield _table(rows, name)
+
+
+def _pictures(
+    subject: Classifier,
+    batch: Batch,
+    rec: Recording,
+    rows: Mapping[str, Row],
+    name: str,
+    cam: CamMethod,
+    claim: str,
+) -> list[tuple[str, Tensor, Tensor]]:
+    """For each image what was done to it, what it looks like then, and its map then."""
+    size = batch.images.shape[2:]
+
+    def shown(images: Images, after: Recording) -> list[tuple[Tensor, Tensor]]:
+        saliency = unit_range(upsample(rectify(cam(after)), size, after.placement))
+        return list(zip(images, saliency, strict=True))
+
+    if claim == "shift":
+        after = record_shifted(absorbed(subject, batch.images[:1]), batch.images, rec.target, chunk=batch.chunk)
+        return [("in the shifted twin", *pair) for pair in shown(batch.images, after)]
+    again = partial(record, subject, target=rec.target, chunk=batch.chunk)
+    if claim == "max_sensitivity":
+        images = next(noisy(batch, 1))
+        return [("with the first noise drawn", *pair) for pair in shown(images, again(images))]
+    words = {"flip": "mirrored", "translation": "moved", "jpeg": "saved as JPEG", "resize": "made smaller and enlarged"}
+    made = {}
+    for change in ("jpeg", "resize") if claim == "jitter" else (claim,):
+        images = changed(batch)[change]()
+        made[change] = shown(images, again(images))
+    pictures = []
+    for index, image_id in enumerate(batch.ids):
+        worse = min(made, key=lambda change: rows[image_id].get(f"{name}:{change}", 0.0))
+        pictures.append((words[worse], *made[worse][index]))
+    return pictures
+
+
+def _table(rows: Mapping[str, Row], name: str) -> Table:
+    def mean(key: str) -> float | str:
+        value = float(column_of(rows, key).nanmean())
+        return round(value, 4) if value == value else "-"
+
+    what = {
+        "flip": ("mirrored", "likeness", "flip", "flip"),
+        "translation": ("moved", "likeness", "translation", "translation"),
+        "jpeg": ("saved as JPEG of quality 75", "likeness", "jpeg", "jpeg"),
+        "resize": ("made smaller by a quarter, enlarged", "likeness", "resize", "resize"),
+        "noise": ("noise of 0.02, the farthest drawn", "distance", "max_sensitivity", "noise"),
+        "paper": ("the same, over the map's own norm", "distance", "sensitivity", "noise"),
+        "shift": ("first layer absorbs a constant", "distance", "shift", "shift"),
+    }
+    return Table(
+        title=f"What each change does to {name}, to the image's edges, and to random maps (means over images; "
+        "likeness 1 and distance 0: nothing moved)",
+        columns=("change", "measured by", name, *CHANCE, "probability moves by", "class stays"),
+        rows=tuple(
+            (
+                text,
+                kind,
+                *(mean(f"{key}:{measured}") for key in (name, *CHANCE)),
+                mean(f"{change}:probability"),
+                mean(f"{change}:same"),
+            )
+            for text, kind, measured, change in what.values()
+        ),
+    )
+
+
+@pytest.mark.audit("invariance")
+def test_invariance_to_a_shift_of_the_input(ask: Ask, cam: str) -> None:
+    ask_about(ask, SHIFT, cam, premise=partial(_has_a_twin, ask.subject))
+
+
+@pytest.mark.audit("invariance")
+def test_invariance_under_mirroring(ask: Ask, cam: str) -> None:
+    ask_about(ask, FLIP, cam)
+
+
+@pytest.mark.audit("invariance")
+def test_invariance_under_translation(ask: Ask, cam: str) -> None:
+    ask_about(ask, TRANSLATION, cam)
+
+
+@pytest.mark.audit("invariance")
+def test_invariance_to_jitter(ask: Ask, cam: str) -> None:
+    ask_about(ask, JITTER, cam)
+
+
+@pytest.mark.audit("invariance")
+def test_invariance_to_noise(ask: Ask, cam: str) -> None:
+    ask_about(ask, MAX_SENSITIVITY, cam)
+
+
+def ask_about(
+    ask: Ask, question: Question, cam: str, *, premise: Callable[[Images], Mapping[str, object]] | None = None
+) -> None:
+    """Put one of the claims: they read different columns of the same measurement."""
+    column = f"{cam}:{question.name.partition('/')[2]}"
+    ask(
+        question,
+        cam,
+        measure=partial(invariance, cams=ask.defined, draws=ask.policy.chance_draws),
+        column=column,
+        show=partial(show, name=cam, cam=ask.cams[cam], column=column),
+        version=VERSION,
+        premise=premise,
+    )
+
+
+def _has_a_twin(subject: Classifier, images: Images) -> dict[str, object]:
+    certify(subject, images)
+    return {}

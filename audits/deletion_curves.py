@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from camcore import chance
@@ -21,13 +22,14 @@ from camcore.subject import Classifier
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the pixels; the intact and the fully blurred image are the ends of every curve
 ENDS = (0, *SHARES, 1)
 JUDGED, SHARP = 0.2, 0.1
+INPAINTING = "inpainting"  # the one other baseline that a claim is about
 KINDS = ("deletion", "insertion", "deletion logit", "insertion logit")
 SATURATED = 1e-6  # of the probability: float32 tells 1 from 1 - 1e-7, and softmax rounds a little more
 ELSE: dict[str, Callable[[Batch, Tensor], Images]] = {  # what else a removed pixel may become; blur is judged
     "mean colour": lambda batch, _: mean_colour(batch.images),
     "black": lambda batch, _: black(batch.images),
     "noise": lambda batch, _: noise(batch.images, generators=batch.generators("deletion noise")),
-    "inpainting": lambda batch, gone: noisy_linear(
+    INPAINTING: lambda batch, gone: noisy_linear(
         batch.images, gone, generators=batch.generators("deletion inpainting")
     ),
 }
@@ -124,13 +126,20 @@ def _compared(name: str, curves: Curves, ignorant: Mapping[str, Curves], code: T
     """What the map's deletion costs more than each ignorant map's, NaN where neither could have cost anything."""
     columns, stuck = {}, torch.zeros_like(code, dtype=torch.bool)
     for other, theirs in ignorant.items():
-        more = theirs["deletion"] - curves["deletion"]
+        both = torch.stack([theirs["deletion"], curves["deletion"]])
         for index, share in enumerate(SHARES, start=1):
-            both = torch.stack([theirs["deletion"], curves["deletion"]])[:, :, : index + 1]
-            still = ((1 - both) < SATURATED).all(2).all(0)
-            columns[f"{name}:over_{other}:{share:g}"] = more[:, index].masked_fill(still, torch.nan)
+            still = _at_one(both[:, :, : index + 1])
+            columns[f"{name}:over_{other}:{share:g}"] = (both[0] - both[1])[:, index].masked_fill(still, torch.nan)
             stuck |= still & (share in (SHARP, JUDGED))
         for baseline in ELSE:
-            columns[f"{name}:over_{other}:{baseline}"] = (theirs[baseline] - curves[baseline])[:, 0]
+            pair = torch.stack([theirs[baseline], curves[baseline]])
+            still = _at_one(torch.cat([both[:, :, :1], pair], 2))
+            columns[f"{name}:over_{other}:{baseline}"] = (pair[0] - pair[1])[:, 0].masked_fill(still, torch.nan)
+            stuck |= still & (baseline == INPAINTING)
     columns[f"{name}:{DEGENERATE}"] = torch.where((code == 0) & stuck, int(Degeneracy.SATURATED), code).double()
     return columns
+
+
+def _at_one(curves: Float[Tensor, "maps b steps"]) -> Bool[Tensor, " b"]:
+    """Whether the probability stays at 1 to rounding at every step of every map: nothing can be told from it."""
+    return ((1 - curves) < SATURATED).all(2).all(0)

@@ -42,7 +42,7 @@ import pytest
 import torch
 
 from audits.ask import Ask
-from audits.deletion_curves import ELSE, ENDS, JUDGED, KINDS, SHARP, deletion
+from audits.deletion_curves import ELSE, ENDS, INPAINTING, JUDGED, KINDS, SHARP, deletion
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.engine import WORST, Row, column_of
@@ -155,7 +155,7 @@ def _signed(rows: Mapping[str, Row], key: str) -> str:
 
 
 def _interval(values: list[float]) -> str:
-    """Mean and 95 % interval of differences of probabilities; stars nothing, a reader sees whether 0 is inside."""
+    """Mean and 95 % interval of differences of probabilities: a reader sees whether 0 is inside."""
     seen = [value for value in values if isfinite(value)]
     estimate = confidence_sequence(seen, level=0.95, bounds=(-1.0, 1.0))
     return f"{estimate.point:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]" if seen else "nothing to judge"
@@ -183,7 +183,7 @@ def test_deletion_drops_sharply(ask: Ask, cam: str) -> None:
 
 @pytest.mark.audit("deletion")
 def test_deletion_beats_random_when_inpainted(ask: Ask, cam: str) -> None:
-    ask_about(ask, INPAINTED, cam, column=f"{cam}:over_random:inpainting")
+    ask_about(ask, INPAINTED, cam, column=f"{cam}:over_random:{INPAINTING}")
 
 
 def ask_about(ask: Ask, question: Question, cam: str, *, column: str) -> None:

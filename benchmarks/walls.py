@@ -31,7 +31,7 @@ from fixtures.subjects.torchvision import load
 SIDE = 224
 RECORDED_AT_ONCE = 20  # images
 CHUNK = 8  # images per forward of methods that ask
-FEW = 8  # images that the slowest methods are tried on, none of them in the paper
+FEW = 4  # images that the slowest methods are tried on, none of them in the paper
 SLOWEST = ("occlusion", "rise", "smoothgrad", "integrated_gradients")
 RISE_MASKS = 500  # of the 4000 that it takes by default
 # Taimeskhanov et al. 2024, their slides: percent of the norm behind the wall of VGG16, mean and standard deviation.
@@ -69,13 +69,20 @@ def part(batch: Batch, first: int, last: int) -> Batch:
 
 
 def measured(
-    measure: Callable[..., Mapping[str, Tensor]], subject: Classifier, batch: Batch, cams: Mapping[str, CamMethod]
+    measure: Callable[..., Mapping[str, Tensor]],
+    subject: Classifier,
+    batch: Batch,
+    cams: Mapping[str, CamMethod],
+    asked: int = 0,
 ) -> dict[str, Tensor]:
-    """The columns over all images, or few for the slowest; a method that the network has no map of has none."""
+    """The columns over all images, over `asked` for methods that ask many times, and over few for the slowest.
+
+    A method that the network has no map of has none.
+    """
     quick = {name: cam for name, cam in cams.items() if name in QUICK}
     found: dict[str, list[Tensor]] = {}
     for group in (quick, *({name: cam} for name, cam in cams.items() if name not in quick)):
-        images = FEW if set(group) & set(SLOWEST) else len(batch)
+        images = len(batch) if group is quick else min(asked, FEW if set(group) & set(SLOWEST) else asked)
         for first in range(0, images, RECORDED_AT_ONCE):
             some = part(batch, first, min(first + RECORDED_AT_ONCE, images))
             for key, column in measure(subject, some, cams=group).items():
@@ -101,14 +108,14 @@ def mean(column: Tensor) -> str:
     return f"{column.nanmean():.2f}" if column.isfinite().any() else "-"
 
 
-def head(subject: Classifier, batch: Batch, methods: list[str]) -> list[str]:
+def head(subject: Classifier, batch: Batch, methods: list[str], asked: int) -> list[str]:
     wall = build_wall(subject, batch.images[:4], seed=0)
     if wall.dead_from is None:
         raise SystemExit(f"no pixel is dead behind the wall of {subject.name}")
     chosen = {name: METHODS[name] for name in methods}
     if "rise" in chosen:
         chosen["rise"] = partial(METHODS["rise"], masks=RISE_MASKS)  # type: ignore[call-arg]
-    found = measured(partial(wall_leakage, wall=wall), subject, batch, chosen)
+    found = measured(partial(wall_leakage, wall=wall), subject, batch, chosen, asked)
     lines = [
         f"The wall hides feature rows {wall.kept_rows} to {wall.rows - 1} of `{subject.target_layer}`; pixel rows from "
         f"{wall.dead_from} are dead ({1 - wall.dead_from / wall.pixels:.2f} of the picture). A constant map: "
@@ -203,6 +210,7 @@ def main() -> None:
     parser.add_argument("--weights", metavar="FILE", help="SqueezeNet 1.1, ImageNet; not needed for models")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="stacked pictures")
     parser.add_argument("--images", type=int, default=40, help="of the folder's, in order (default: 40)")
+    parser.add_argument("--asked", type=int, default=40, help="pictures for methods that ask many times (default: 40)")
     parser.add_argument("--cam", nargs="+", default=sorted(METHODS), help="methods of the first table (default: all)")
     parser.add_argument("--model", nargs="+", default=list(MODELS), help=f"networks (default: {MODELS})")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="also put the table into this Markdown page")
@@ -213,12 +221,13 @@ def main() -> None:
     elif options.weights is None:
         raise SystemExit("the tables head and covers need --weights FILE")
     elif options.table == "head":
-        lines = head(squeezenet(options.weights), batch, options.cam)
+        lines = head(squeezenet(options.weights), batch, options.cam, min(options.asked, len(batch)))
     else:
         lines = covers(squeezenet(options.weights), batch)
     measured_on = (
         f"Percent of the norm, mean ± standard deviation over {len(batch)} pictures. {date.today()}, "
-        f"{timing.machine(device='cpu')}. Command: `python -m benchmarks.walls {options.table} --images {len(batch)}`"
+        f"{timing.machine(device='cpu')}. Command: `python -m benchmarks.walls {options.table} --images {len(batch)}"
+        f"{f' --asked {options.asked}' if options.table == 'head' else ''}`"
     )
     text = "\n".join([*lines, "", measured_on])
     print(text)

@@ -73,7 +73,8 @@ def test_it_sums_to_what_hirescam_sums_to(net: type[nn.Module]) -> None:
     torch.testing.assert_close(spread(rec).sum((1, 2)), METHODS["hirescam"](rec).sum((1, 2)), atol=1e-5, rtol=1e-4)
 
 
-@settings(max_examples=10)
+@pytest.mark.slow
+@settings(max_examples=8)
 @given(side=st.sampled_from(SIDES), rows=st.integers(1, 7))
 def test_behind_a_head_wall_exactly_the_dead_pixels_are_blank(side: Side, rows: int) -> None:
     subject, images = tiny_subject(FlatNet(), "relu"), some_images(4)
@@ -85,7 +86,8 @@ def test_behind_a_head_wall_exactly_the_dead_pixels_are_blank(side: Side, rows: 
     assert found[:, edge - 1].ne(0).any(1).all()  # up to the wall: nothing that matters is blanked on its account
 
 
-@settings(max_examples=8)
+@pytest.mark.slow
+@settings(max_examples=4)
 @given(side=st.sampled_from(SIDES))
 def test_behind_a_cover_dead_pixels_are_exactly_blank(side: Side) -> None:
     subject, images = tiny_subject(GapNet(), "relu", size=24), some_images(3, size=24)

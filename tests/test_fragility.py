@@ -110,7 +110,8 @@ def test_a_wide_attack_empties_the_cells_that_it_was_aimed_at():
         subject.module.head.weight.abs_().mul_(0.01)
     rec = record(subject, on_grid(some_images().double()))
     found = attack(rec, radii=(64,), steps=40)
-    assert (found.share[:, 0] < 0.25 * found.before).all()
+    assert (found.before > 2.5 * fragility.TOP).all()
+    assert (found.share[:, 0] < 1.5 * fragility.TOP).all()  # about what so many cells hold if none stands out
     moved = record(subject, found.images[0], rec.target)
     assert top_intersection(hirescam(rec).relu(), hirescam(moved).relu(), 0.1).mean() < 0.2
 

@@ -182,8 +182,9 @@ def test_jpeg_loses_what_a_file_loses(quality, size):
     Image.fromarray(pixels).save(written, "JPEG", quality=quality)
     read = torch.from_numpy(np.array(Image.open(written))).permute(2, 0, 1)[None] / 255
     found = jpeg(image, quality=quality)
-    assert (found - read).abs().mean() * 255 < 0.5  # levels: rounding in another order
-    assert (found - read).abs().mean() < 0.3 * (image - read).abs().mean() + 0.001
+    # colours are rounded to whole levels four times on the way, in another order: far less than what is lost
+    assert (found - read).abs().mean() * 255 < 1.5
+    assert (found - read).abs().mean() < 0.25 * (image - read).abs().mean()
 
 
 def test_jpeg_of_an_image_does_not_depend_on_its_batch():

@@ -1,4 +1,4 @@
-"""The measures of the audits of invariance and fragility: what they give, what they cost, and that batches do not matter."""
+"""What the audits of invariance and fragility measure, what it costs, and that batches do not matter."""
 
 import pytest
 import torch
@@ -94,16 +94,18 @@ def test_the_model_is_left_as_it_came(measure):
 
 
 def test_invariance_costs_one_recording_for_each_change_whatever_the_methods():
+    asked = subject()
     with metered() as cost:
-        invariance_audit.invariance(subject(), batch(), cams=CAMS, draws=2)
+        invariance_audit.invariance(asked, batch(), cams=CAMS, draws=2)
     recordings = 1 + 4 + invariance_audit.DRAWS * 2 + 1  # as it is, four changes, noise, the twin
     assert cost.backwards == 3 * recordings
     assert cost.forwards == 3 * recordings + 2  # and two to find the first layer
 
 
 def test_fragility_costs_one_attack_and_one_recording_for_each_picture_whatever_the_methods():
+    asked = subject()
     with metered() as cost:
-        fragility_audit.fragility(subject(), batch(), cams=CAMS, draws=2)
+        fragility_audit.fragility(asked, batch(), cams=CAMS, draws=2)
     radii, steps = len(fragility_audit.RADII), len(fragility_audit.RADII) * fragility_audit.STEPS * 2
     recordings = 1 + (radii - 1 + 2) + radii  # as it is, noise (the judged radius twice), the attacked
     assert cost.forwards == 3 * (recordings + steps + 1)

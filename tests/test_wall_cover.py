@@ -29,14 +29,17 @@ class DeepNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 4, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(4, 6, 3, stride=2, padding=1)
-        self.head = nn.Conv2d(6, CLASSES, 1)
+        self.relu = nn.ReLU()
+        self.mix = nn.Conv2d(6, 8, 1)
+        self.head = nn.Linear(8, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.conv2(self.conv1(images).relu()).relu()).relu().mean((2, 3))
+        features = self.relu(self.conv2(self.conv1(images).relu()))
+        return self.head(self.mix(features).relu().mean((2, 3)))
 
 
 def deep() -> Classifier:
-    return tiny_subject(DeepNet(), "conv2", size=32)
+    return tiny_subject(DeepNet(), "relu", size=32)
 
 
 def batch_of(images: Tensor) -> Batch:
@@ -44,7 +47,8 @@ def batch_of(images: Tensor) -> Batch:
     return Batch(images=images, labels=labels, ids=tuple(map(str, range(len(images)))), seed=0, chunk=4)
 
 
-@settings(max_examples=12)
+@pytest.mark.slow
+@settings(max_examples=8)
 @given(side=st.sampled_from(SIDES), rows=st.integers(8, 28), fill=st.sampled_from([0.0, 0.5, 1.0]))
 def test_a_covered_picture_shows_nothing_of_what_is_under_the_cover(side: Side, rows: int, fill: float) -> None:
     subject, images = deep(), some_images(2, size=32)
@@ -59,7 +63,8 @@ def test_a_covered_picture_shows_nothing_of_what_is_under_the_cover(side: Side, 
     torch.testing.assert_close(shown, subject.logits(torch.where(seen, images, fill)))
 
 
-@settings(max_examples=10)
+@pytest.mark.slow
+@settings(max_examples=6)
 @given(side=st.sampled_from(SIDES), rows=st.integers(16, 28))
 def test_cells_behind_a_sealed_cover_are_the_same_for_every_picture(side: Side, rows: int) -> None:
     subject, images = deep(), some_images(3, size=32)
@@ -81,7 +86,7 @@ def test_the_sealed_cells_of_a_small_network_are_those_worked_out_by_hand() -> N
     assert (on_picture.dead_from, on_picture.kept_rows, on_picture.sealed) == (16, 5, True)
     assert (at_layer.layer, at_layer.open_rows, at_layer.dead_from) == ("conv1", 8, 16)
     assert (at_layer.kept_rows, at_layer.sealed) == (5, True)
-    assert at_layer.judged_from == 5 * 4 + 1 or at_layer.judged_from == 23  # even spread: 4i + 1.5
+    assert at_layer.judged_from == 22  # the subject has no placement: cells are spread evenly, at 4i + 1.5
 
 
 @pytest.mark.parametrize("build", [cover_input, cover_layer])
@@ -204,9 +209,9 @@ def test_a_cover_that_no_cell_is_centred_behind_is_refused() -> None:
 def test_an_empty_picture_without_a_gradient_counts_as_marking_nothing() -> None:
     subject = deep()
     with torch.no_grad():
-        subject.module.head.bias.fill_(-0.2)
-        subject.module.conv2.bias.zero_()
-        subject.module.conv1.bias.zero_()
+        for layer in (subject.module.conv1, subject.module.conv2):
+            layer.bias.zero_()
+        subject.module.mix.bias.fill_(-0.1)
     batch = batch_of(some_images(4, size=32))
     cover = cover_input(subject, batch.images[:2], seed=0, band=0.5, fill=0.0)  # black, no biases: no features at all
     columns = behind_cover(subject, batch, cams={"gradcam": METHODS["gradcam"]}, cover=cover)

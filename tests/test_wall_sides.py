@@ -70,7 +70,8 @@ def seen_from(kept: int, side: Side) -> int:
     return PIXELS - (2 * (CELLS - kept) - 1)
 
 
-@settings(max_examples=16)
+@pytest.mark.slow
+@settings(max_examples=10)
 @given(side=sides, band=bands)
 def test_a_wall_on_any_side_hides_the_pixels_that_its_receptive_fields_leave(side: Side, band: float) -> None:
     wall = build_wall(tiny_subject(FlatNet(), "relu"), some_images(2), seed=0, band=band, side=side)
@@ -80,7 +81,8 @@ def test_a_wall_on_any_side_hides_the_pixels_that_its_receptive_fields_leave(sid
     assert wall.dead_from == (dead_from if dead_from < PIXELS else None)
 
 
-@settings(max_examples=12)
+@pytest.mark.slow
+@settings(max_examples=10)
 @given(side=sides, band=bands)
 def test_on_any_side_local_weights_leak_exactly_nothing_and_global_ones_leak(side: Side, band: float) -> None:
     subject = tiny_subject(FlatNet(), "relu")
@@ -99,7 +101,8 @@ def test_on_any_side_local_weights_leak_exactly_nothing_and_global_ones_leak(sid
         assert leaked(name).nanmean() > 0, name
 
 
-@settings(max_examples=12)
+@pytest.mark.slow
+@settings(max_examples=10)
 @given(side=sides, band=bands)
 def test_on_any_side_zeroing_the_band_is_zeroing_the_first_dense_layers_weights(side: Side, band: float) -> None:
     subject = tiny_subject(FlatNet(), "relu")

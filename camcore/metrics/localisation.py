@@ -70,7 +70,8 @@ def cells_right(saliency: Maps, mask: Masks, *, step: tuple[float, float]) -> Fl
 
     It is laid well if its centre of mass is that of an even map, both taken among the pixels within a cell of the
     object: what the map marks elsewhere does not show how it is laid. The centre is measured with the map as it is and
-    moved by one cell to either side; the place between them is found by a line.
+    moved by one cell to either side; the place between them is found by a line. A map that misses the object altogether
+    is no matter of how it is laid, and may give 0: `energy_inside` tells.
 
     Args:
         saliency: The maps.

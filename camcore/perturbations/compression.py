@@ -59,18 +59,16 @@ def _stored(plane: Plane, table: tuple[int, ...], quality: int) -> Plane:
     """The plane from the cosine coefficients of its blocks, rounded to the steps of the table."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     steps = [min(max((step * scale + 50) // 100, 1), 255) for step in table]
-    cosines = plane.new_tensor(
-        [
-            [
-                math.sqrt((1 if u == 0 else 2) / BLOCK) * math.cos((2 * x + 1) * u * math.pi / (2 * BLOCK))
-                for x in range(BLOCK)
-            ]
-            for u in range(BLOCK)
-        ]
-    )
+    cosines = plane.new_tensor([[_cosine(u, x) for x in range(BLOCK)] for u in range(BLOCK)])
     b, _, height, width = plane.shape
     blocks = plane.reshape(b, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(2, 3)
     coefficients = cosines @ blocks @ cosines.T
     size = plane.new_tensor(steps).view(BLOCK, BLOCK)
     back = cosines.T @ ((coefficients / size).round() * size) @ cosines
     return back.transpose(2, 3).reshape(plane.shape).clamp(-128, 127).round()
+
+
+def _cosine(frequency: int, place: int) -> float:
+    """Of the orthonormal discrete cosine transform (T.81, A.3.3)."""
+    norm = math.sqrt((1 if frequency == 0 else 2) / BLOCK)
+    return norm * math.cos((2 * place + 1) * frequency * math.pi / (2 * BLOCK))

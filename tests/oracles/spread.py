@@ -14,7 +14,9 @@ def fields(jacobian: Array, signs: Array) -> tuple[Array, Array]:
         for c in range(colours):
             for p in range(height):
                 for q in range(width):
-                    terms = [signs[k, i, j] * jacobian[k, i, j, c, p, q] for k in range(channels) for j in range(columns)]
+                    terms = [
+                        signs[k, i, j] * jacobian[k, i, j, c, p, q] for k in range(channels) for j in range(columns)
+                    ]
                     down[i, p] += sum(terms) ** 2
     for j in range(columns):
         for c in range(colours):

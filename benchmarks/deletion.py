@@ -2,9 +2,9 @@
 
 Run from the checkout: `python -m benchmarks.deletion [--model resnet18] [--batch 4] [--steps 48]`. Everyone is given
 the same images and maps. The curves are timed against the bare forwards that they cannot do without, in batches of one
-size. Quantus' PixelFlipping flips features, a pixel's three channels one by one, in as many steps. ROAD is timed at four
-shares of the pixels against the forwards of the inpainted images, and its inpainting alone on the same holes. Weights are
-random, speed does not depend on them. Peers that are not installed are skipped.
+size. Quantus' PixelFlipping flips features, a pixel's three channels one by one, in as many steps. ROAD is timed at
+four shares of the pixels against the forwards of the inpainted images, and its inpainting alone on the same holes.
+Weights are random, speed does not depend on them. Peers that are not installed are skipped.
 """
 
 import argparse

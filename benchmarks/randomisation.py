@@ -1,9 +1,9 @@
 """Cascading randomisation of a model, in forwards of the batch: camcore beside Quantus, in one run.
 
-Run from the checkout: `python -m benchmarks.randomisation [--model resnet18] [--batch 2] [--rounds 3]`. camcore randomises
-every stage from the output down and makes all seven gradient CAMs at each; Quantus' MPRT does so for one method, once with
-pytorch-grad-cam's Grad-CAM and once with camcore's, which costs one forward. Counted are images sent through the model's
-first call, per image of the batch, and multiply-adds in units of one forward; timed is the whole call.
+Run from the checkout: `python -m benchmarks.randomisation [--model resnet18] [--batch 2] [--rounds 3]`. camcore
+randomises every stage from the output down and makes all seven gradient CAMs at each; Quantus' MPRT does so for one
+method, once with pytorch-grad-cam's Grad-CAM and once with camcore's, which costs one forward. Counted are images sent
+into the model, per image of the batch, and multiply-adds in units of one forward; timed is the whole call.
 """
 
 import argparse

@@ -74,7 +74,9 @@ def absorbed(subject: Classifier, images: Images, *, shift: float = SHIFT) -> Cl
         )
     module = _sharing_weights(subject.module)
     parent, _, child = name.rpartition(".")
-    setattr(module.get_submodule(parent), child, _shifted(module.get_submodule(name), constant))
+    first = module.get_submodule(name)
+    assert isinstance(first, nn.Conv2d | nn.Linear)
+    setattr(module.get_submodule(parent), child, _shifted(first, constant))
     return replace(subject, module=module)
 
 
@@ -134,17 +136,17 @@ def _sharing_weights(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
 
 
-def _shifted(layer: nn.Module, constant: Float[Tensor, " inputs"]) -> nn.Module:
+def _shifted(layer: nn.Conv2d | nn.Linear, constant: Float[Tensor, " inputs"]) -> nn.Module:
     """A layer whose bias takes up what the constant adds to its output."""
-    weight = layer.weight.double()  # type: ignore[operator, union-attr]
+    weight = layer.weight.double()
     if isinstance(layer, nn.Conv2d):
         places = [dilation * (side - 1) + 1 for dilation, side in zip(layer.dilation, layer.kernel_size, strict=True)]
         ground = constant[None, :, None, None].expand(1, -1, *places)
         added = functional.conv2d(ground, weight, dilation=layer.dilation, groups=layer.groups).flatten()
     else:
         added = weight @ constant
-    bias = -added if layer.bias is None else layer.bias.double() - added  # type: ignore[operator, union-attr]
-    layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=False)  # type: ignore[arg-type]
+    bias = -added if layer.bias is None else layer.bias.double() - added
+    layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=False)
     if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and any(layer._reversed_padding_repeated_twice):
         padding = list(layer._reversed_padding_repeated_twice)
         layer.padding, layer._reversed_padding_repeated_twice = (0, 0), [0, 0, 0, 0]

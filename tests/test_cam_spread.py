@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from camcore.cam import METHODS
-from camcore.cam.spread import random_signs, receptive_fields
+from camcore.cam.spread import _shares, random_signs, receptive_fields
 from camcore.cost import metered
 from camcore.record import Recording, ZeroGradient, features, record
 from camcore.seeds import generator
@@ -32,7 +32,7 @@ def test_the_map_is_the_definitions() -> None:
         )
         signs = random_signs((4, 8, 8), 0, probe).double()
         energies.append(oracle.fields(jacobian.numpy(), signs.numpy()))
-    down, across = (oracle.shares(one + other) for one, other in zip(*energies, strict=True))
+    down, across = (oracle.shares(one + other, 2) for one, other in zip(*energies, strict=True))
     found, hires = spread(rec), METHODS["hirescam"](rec)
 
     for index in range(2):
@@ -61,7 +61,8 @@ def test_a_patch_is_spread_over_its_own_pixels_by_its_squared_weights() -> None:
     for cell in range(8):
         for shares, marginal in ((down, weights.sum(1)), (across, weights.sum(0))):
             expected = torch.zeros(16)
-            expected[2 * cell : 2 * cell + 2] = marginal / marginal.sum()
+            one, other = marginal  # a patch is two pixels wide: each counts the other by half
+            expected[2 * cell : 2 * cell + 2] = torch.stack([one + other / 2, other + one / 2]) / (1.5 * (one + other))
             torch.testing.assert_close(shares[cell], expected)
 
 
@@ -97,6 +98,14 @@ def test_behind_a_cover_dead_pixels_are_exactly_blank(side: Side) -> None:
             rec = record(covered, images)
             assert cover.turned(METHODS["layercam"](rec))[:, -1].ne(0).any()  # constant features, constant weight
             assert cover.turned(spread(rec))[:, cover.dead_from :].eq(0).all()
+
+
+@given(step=st.integers(1, 9), seed=st.integers(0, 50))
+def test_shares_are_smooth_within_what_a_cell_responds_to(step: int, seed: int) -> None:
+    draws = generator(seed, "shares")
+    energy = torch.rand(3, 12, generator=draws, dtype=torch.float64) * (torch.rand(3, 12, generator=draws) < 0.7)
+
+    torch.testing.assert_close(_shares(energy, step), torch.from_numpy(oracle.shares(energy.numpy(), step)))
 
 
 def test_it_costs_a_backward_for_each_row_and_column_of_cells_whatever_the_number_of_images() -> None:

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from camcore.ask import differentiable, subject_of
 from camcore.cam.gradients import hirescam
@@ -23,8 +24,9 @@ def hirescam_spread(rec: Recording, *, probes: int = 2, seed: int = 0) -> PixelM
     Ours, an answer to an open question of Taimeskhanov et al. 2024 (arXiv:2404.01964): HiResCAM (Draelos and Carin
     2020, eq. 5) leaves far more blank than what the network cannot see. M_pq = Σ_ij H_ij u_i(p) v_j(q), where H is
     HiResCAM and u_i(p) the share of pixel row p in what cell row i responds to: the squared gradient of its features
-    at the pixels (after Luo et al. 2016, arXiv:1701.04128), summed over that pixel row and brought to sum to 1; v_j
-    likewise for columns. A row that responds to no pixel has u_i = 0.
+    at the pixels (after Luo et al. 2016, arXiv:1701.04128), summed over that pixel row, averaged over the height of a
+    cell (strides make it alternate from row to row, which would show as a grid), left at 0 where it was 0, and brought
+    to sum to 1; v_j likewise for columns. A row that responds to no pixel has u_i = 0.
 
     It is zero in dead pixels, exactly. Behind a head wall H_ij = 0 for hidden cells, since the score has no gradient
     there; and for the others u_i(p) = 0 at a dead pixel p, since a feature that p cannot move has no gradient there.
@@ -58,7 +60,9 @@ def receptive_fields(rec: Recording, *, probes: int, seed: int) -> tuple[Float[T
         signs = random_signs(rec.activations.shape[1:], seed, probe)
         fields.append(_energies(rec, noise[None].to(rec.images), signs.to(rec.activations)))
     down, across = (torch.stack(energies).sum(0) for energies in zip(*fields, strict=True))
-    return _shares(down), _shares(across)
+    size, cells = rec.images.shape[2:], rec.activations.shape[2:]
+    steps = rec.placement.step if rec.placement else (size[0] / cells[0], size[1] / cells[1])
+    return _shares(down, round(steps[0])), _shares(across, round(steps[1]))
 
 
 def random_signs(shape: tuple[int, ...], seed: int, probe: int) -> Float[Tensor, "k i j"]:
@@ -93,6 +97,13 @@ def _energies(
     return torch.stack([one.sum(1) for one in squared[:rows]]), torch.stack([one.sum(0) for one in squared[rows:]])
 
 
-def _shares(energy: Float[Tensor, "n pixels"]) -> Float[Tensor, "n pixels"]:
-    total = energy.sum(1, keepdim=True)
-    return torch.where(total > 0, energy / total, 0)
+def _shares(energy: Float[Tensor, "n pixels"], step: int) -> Float[Tensor, "n pixels"]:
+    """Averaged over a cell's width, but nowhere else than it was, and brought to sum to 1."""
+    # Whatever alternates with a period that divides the step is gone; half weights keep an even window in the middle.
+    window = torch.ones(step + 1 - step % 2)
+    if step % 2 == 0:
+        window[0] = window[-1] = 0.5
+    smooth = functional.conv1d(energy[:, None], window.to(energy)[None, None], padding=len(window) // 2)[:, 0]
+    smooth = torch.where(energy > 0, smooth, 0)
+    total = smooth.sum(1, keepdim=True)
+    return torch.where(total > 0, smooth / total, 0)

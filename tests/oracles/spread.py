@@ -27,9 +27,19 @@ def fields(jacobian: Array, signs: Array) -> tuple[Array, Array]:
     return down, across
 
 
-def shares(energy: Array) -> Array:
-    """Each row divided by its sum, or left at zero."""
-    return np.array([row / row.sum() if row.sum() > 0 else row for row in energy])
+def shares(energy: Array, step: int) -> Array:
+    """Averaged over `step` pixels (an even window has half a pixel at each end), zero where it was, of sum 1 or 0."""
+    found = np.zeros_like(energy)
+    for cell in range(energy.shape[0]):
+        for p in range(energy.shape[1]):
+            for other in range(energy.shape[1]):
+                away = abs(other - p)
+                weight = 1.0 if away < step / 2 else 0.5 if away == step / 2 else 0.0
+                if energy[cell, p] > 0:
+                    found[cell, p] += weight * energy[cell, other]
+        if found[cell].sum() > 0:
+            found[cell] /= found[cell].sum()
+    return found
 
 
 def spread(hires: Array, down: Array, across: Array) -> Array:

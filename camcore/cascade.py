@@ -93,8 +93,12 @@ def half_random(
         with kept.given_again(min((execution.stages[index].first_use for index in stages), default=None)):
             return record(subject, images, target, chunk=chunk)
 
+    def undo() -> None:
+        for index in list(active):
+            active.pop(index).close()
+
     with ExitStack() as all_of_it:
-        all_of_it.callback(lambda: [active.pop(index).close() for index in list(active)])
+        all_of_it.callback(undo)
         yield under
 
 

@@ -50,7 +50,7 @@ def standing_in(module: nn.Module, forwards: Mapping[str, Callable[..., Any]]) -
                 stack.callback(setattr, layer, "forward", vars(layer)["forward"])
             else:
                 stack.callback(delattr, layer, "forward")
-            layer.forward = forward  # type: ignore[method-assign]
+            layer.forward = forward
         yield
 
 

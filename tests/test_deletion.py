@@ -25,9 +25,7 @@ def question(count=3, seed=0):
 
 
 def curve(kind, subject, images, target, rank, baseline, fractions=SHARES, **options):
-    return CURVES[kind][0](
-        subject, images, target, rank, baseline=baseline, fractions=fractions, **options
-    ).probability
+    return CURVES[kind][0](subject, images, target, rank, baseline=baseline, fractions=fractions, **options).probability
 
 
 @both

@@ -32,7 +32,7 @@ def part_of(batch, where):
 
 def steep(**options):
     """A network whose scores differ enough that something can be lost."""
-    subject = tiny_subject(GapNet(), "relu", **options)
+    subject = tiny_subject(GapNet(channels=32), "relu", **options)
     with torch.no_grad():
         subject.module.head.weight *= 20
     return subject
@@ -40,9 +40,9 @@ def steep(**options):
 
 @pytest.mark.parametrize("draws", [1, 3])
 def test_deletion_costs_one_recording_and_what_each_map_is_asked(draws):
-    batch = some_batch()
+    subject, batch = steep(), some_batch()
     with metered() as cost:
-        columns = deletion_curves.deletion(steep(), batch, cams=CAMS, draws=draws)
+        columns = deletion_curves.deletion(subject, batch, cams=CAMS, draws=draws)
     maps = len(CAMS) + draws + 2
     # the recording, the blurred image; per map two curves of five steps, and one step for each other baseline
     assert cost.forwards == len(batch) * (1 + 1 + maps * (2 * 5 + 4))
@@ -52,10 +52,10 @@ def test_deletion_costs_one_recording_and_what_each_map_is_asked(draws):
 
 @pytest.mark.parametrize("draws", [1, 3])
 def test_hidden_patches_are_asked_for_once_whatever_the_number_of_maps(draws):
-    batch = some_batch()
+    subject, batch = steep(), some_batch()
     for cams in (CAMS, {"hirescam": METHODS["hirescam"]}):
         with metered() as cost:
-            test_faithfulness.faithfulness(steep(), batch, cams=cams, draws=draws)
+            test_faithfulness.faithfulness(subject, batch, cams=cams, draws=draws)
         # the recording, 25 patches, the random sets; one masked image for each map
         assert cost.forwards == len(batch) * (1 + 25 + 12 * draws + len(cams) + 4)
         assert cost.backwards == len(batch)

@@ -96,14 +96,14 @@ def test_a_map_with_local_weights_does_not_change_where_no_cell_sees_the_picture
     subject, batch = deep(), batch_of(some_images(8, size=32))
     cover = build(subject, batch.images[:2], seed=0, band=0.5)
     columns = behind_cover(
-        subject, batch, cams={name: METHODS[name] for name in ("hirescam", "layercam", "eigencam")}, cover=cover
+        subject, batch, cams={name: METHODS[name] for name in ("hirescam", "layercam", "gradcam")}, cover=cover
     )
 
     # constant features carry constant weight: marked, without having been seen
     assert columns["hirescam:varies"].nan_to_num(0).max() < 1e-6
     assert columns["layercam:varies"].nan_to_num(0).max() < 1e-6
     assert columns["layercam:behind"].nanmean() > 0.01
-    assert columns["eigencam:varies"].nanmean() > 0.01
+    assert columns["gradcam:varies"].nanmean() > 0.01
 
 
 def test_what_changes_is_never_more_than_what_is_marked() -> None:

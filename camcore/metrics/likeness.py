@@ -39,7 +39,11 @@ def structural_similarity(one: Maps, other: Maps) -> Float[Tensor, " b"]:
     """
     from skimage.metrics import structural_similarity as ssim
 
-    return _each_pair(lambda a, b: float(ssim(a, b, data_range=1.0)), one, other)
+    return _each_pair(
+        lambda a, b: float(ssim(a, b, data_range=1.0)),  # type: ignore[no-untyped-call]
+        one,
+        other,
+    )
 
 
 def hog_likeness(one: Maps, other: Maps) -> Float[Tensor, " b"]:

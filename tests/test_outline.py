@@ -1,0 +1,73 @@
+"""The outline of the object, from the audit's evidence through results.json to the report's pictures."""
+
+import base64
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from audits.encode import evidence
+from camcore.verdict import Overlay
+from reports import pictures, schema
+
+SIDE = 128  # not enlarged
+SQUARE = torch.zeros(SIDE, SIDE)
+SQUARE[32:96, 40:80] = 1
+OVERLAY = Overlay(
+    unit="a.png",
+    role="worst",
+    value=0.5,
+    caption="",
+    image=torch.full((3, SIDE, SIDE), 0.5),
+    saliency=torch.zeros(SIDE, SIDE),
+    outline=SQUARE,
+)
+
+
+def drawn(piece: Overlay) -> tuple[np.ndarray, np.ndarray]:
+    """Both pictures of the report, in grey."""
+    pair = pictures.pair(schema.Overlay.model_validate(evidence(piece)))
+    assert pair is not None
+    decoded = (io.BytesIO(base64.b64decode(uri.partition(",")[2])) for uri in (pair.image, pair.overlay))
+    first, second = (np.asarray(Image.open(one).convert("L")).astype(int) for one in decoded)
+    return first, second
+
+
+def test_the_line_runs_along_the_edge_of_the_object_on_both_pictures() -> None:
+    for shown, plain in zip(drawn(OVERLAY), drawn(replace(OVERLAY, outline=None)), strict=True):
+        assert shown[32, 60] > 200  # the object's first row
+        assert shown[60, 79] > 200
+        assert shown[31, 60] < 80  # and the row before it
+        far = [(60, 60), (10, 10), (100, 20)]
+        assert all(abs(shown[place] - plain[place]) < 12 for place in far)
+        assert abs(plain - np.median(plain)).max() < 12
+
+
+def test_an_object_that_fills_the_picture_has_no_edge_to_draw() -> None:
+    for shown in drawn(replace(OVERLAY, outline=torch.ones(SIDE, SIDE))):
+        assert np.ptp(shown) < 12
+
+
+def test_an_unknown_outline_is_none() -> None:
+    for shown in drawn(replace(OVERLAY, outline=torch.full((SIDE, SIDE), torch.nan))):
+        assert np.ptp(shown) < 12
+
+
+@pytest.mark.parametrize("outline", ["not base64 <", evidence(OVERLAY)["image"]])
+def test_an_outline_that_cannot_be_read_gives_no_picture(outline: str) -> None:
+    broken = schema.Overlay.model_validate(evidence(OVERLAY) | {"outline": outline})
+    assert pictures.pair(broken) is None
+
+
+def test_an_outline_of_another_size_gives_no_picture() -> None:
+    other = evidence(replace(OVERLAY, outline=torch.ones(8, 8)))
+    assert pictures.pair(schema.Overlay.model_validate(other)) is None
+
+
+def test_results_written_before_there_were_outlines_are_read() -> None:
+    old = evidence(OVERLAY)
+    del old["outline"]
+    assert schema.Overlay.model_validate(old).outline is None

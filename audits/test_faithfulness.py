@@ -22,7 +22,7 @@ reads it with its sign. Average Drop favours maps that hide little, whatever the
 
 ## Caught by
 
-label_blind_map, uniform_map, edge_map, random_map, inverted_map, centre_map
+label_blind_map, uniform_map, random_map, inverted_map
 
 ## References
 

@@ -265,9 +265,9 @@ def show(
     with half_random(subject, batch.images, execution, seed=batch.seed, chunk=batch.chunk) as under:
         rec = under(())
         original, other = _maps(rec, {name: cam}), another_class(rec, batch)
-        strip = {"{}": original}
+        strip = {"{}: the model as it is": original}
         if what == "class":
-            strip["map for {other} instead"] = _asked(under, original, {name: cam}, (), other)
+            strip["for {other} instead"] = _asked(under, original, {name: cam}, (), other)
         else:
             steps = {"the last stage random": top_down(execution)[0], "the later half random": later_half(execution)}
             for caption, stages in {**steps, "all weights random": every_stage(execution)}.items():
@@ -330,16 +330,12 @@ def _cascade(
     )
     yield Table(
         title=f"What is left of {name}'s map, stage by stage ({count} images)",
-        columns=("random from this stage to the output", "left", "random in this stage alone", "left"),
+        columns=("stage", "random from here to the output", "random here alone"),
         rows=tuple(
-            (*(cell for kind, found in steps.items() for cell in _row(execution, found[index], left[kind][index])),)
-            for index in range(len(steps["cascade"]))
+            (execution.stages[min(stages)].name, *(round(values[index], 3) for values in left.values()))
+            for index, stages in enumerate(steps["cascade"])
         ),
     )
-
-
-def _row(execution: Execution, stages: Stages, left: float) -> tuple[str, float]:
-    return execution.stages[min(stages)].name, round(left, 3)
 
 
 def established(subject: Classifier, images: Images, *, seed: int, draws: int) -> dict[str, Execution]:

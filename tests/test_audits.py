@@ -64,8 +64,9 @@ def test_deletion_of_seven_methods_costs_one_recording_and_its_curves(clean: Cle
     with metered() as cost:
         columns = audit.deletion(subject, batch, cams=RECORDED, draws=2)
 
-    # per image: the recording, the blurred image, and two curves of five steps for each of 7 methods, 2 draws, edges
-    assert cost.forwards == len(batch) * (1 + 1 + 2 * 5 * (7 + 2 + 1))
+    # per image: the recording, the blurred image, and for each of 7 methods, 2 draws, edges and centre two curves of
+    # five steps, and one step with each of 4 other baselines
+    assert cost.forwards == len(batch) * (1 + 1 + (2 * 5 + 4) * (7 + 2 + 1 + 1))
     assert cost.backwards == len(batch)
     assert all(column.shape == (len(batch),) for column in columns.values())
 

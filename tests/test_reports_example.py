@@ -31,6 +31,7 @@ def overlay(*, role: str = "worst", size: tuple[int, int] = (48, 64), dead_from_
         "image": encoded(rng.integers(0, 256, (*size, 3), dtype=np.uint8), "JPEG"),
         "saliency": encoded(rng.integers(0, 256, size, dtype=np.uint8), "PNG"),
         "dead_from_row": dead_from_row,
+        "outline": None,
     }
 
 

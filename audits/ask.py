@@ -55,6 +55,7 @@ class Ask:
         show: Callable[..., Any],
         version: str,
         premise: Premise | None = None,
+        apart: str = "",
     ) -> None:
         """Put the question and conclude.
 
@@ -68,9 +69,11 @@ class Ask:
             premise: What must hold before the question makes sense, established on a few images; what it returns is
                 handed to measure and show by keyword. If it raises `Undefined`, the question does not apply and the
                 verdict is NOT APPLICABLE; if anything else, ERROR.
+            apart: What the claim is about, where an audit's claims share neither a premise nor measured rows; claims
+                with the same word share both.
         """
         claim = question.claim(cam, self.policy.claims[question.name])
-        measurement = self._key(question.audit, version)
+        measurement = self._key(question.audit, version, apart)
         # the name: two models of one run may be the same, and each has a verdict of its own
         terms = (self.policy.sha256, self.terms.level, self.terms.budget)
         key = "|".join(map(str, (measurement, self.subject.name, claim.id, *terms)))
@@ -79,7 +82,7 @@ class Ask:
             self.log.claim(key, known)
             self.conclude(concluded(claim, known))
             return
-        verdict = self._verdict(claim, cam, question.audit, measurement, premise, measure, column, show)
+        verdict = self._verdict(claim, cam, f"{question.audit} {apart}", measurement, premise, measure, column, show)
         record = claim_record(
             verdict,
             subject=self.subject.name,
@@ -94,7 +97,7 @@ class Ask:
         self,
         claim: Claim,
         cam: str,
-        audit: str,
+        premise_key: str,
         measurement: str,
         premise: Premise | None,
         measure: Callable[..., Mapping[str, torch.Tensor]],
@@ -109,7 +112,7 @@ class Ask:
         given: Mapping[str, Any] = {}
         if premise is not None:
             try:
-                given = self._established(audit, premise)
+                given = self._established(premise_key, premise)
             except Undefined as problem:
                 return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=str(problem))
             except Exception as problem:  # the model's own code can raise anything
@@ -128,15 +131,15 @@ class Ask:
             progress=self.progress,
         )
 
-    def _established(self, audit: str, premise: Premise) -> Mapping[str, Any]:
+    def _established(self, key: str, premise: Premise) -> Mapping[str, Any]:
         """The premise's result, established once for all methods."""
-        if audit not in self.premises:
+        if key not in self.premises:
             ids = shuffled(self.dataset, self.terms.seed)[:PROBES]
             batch = load(self.dataset, ids, self.subject.geometry, seed=self.terms.seed, device=self.subject.device)
-            self.premises[audit] = premise(batch.images)
-        return self.premises[audit]
+            self.premises[key] = premise(batch.images)
+        return self.premises[key]
 
-    def _key(self, audit: str, version: str) -> str:
+    def _key(self, audit: str, version: str, apart: str) -> str:
         """Whatever the measured rows depend on."""
         parts = (
             # not the weights alone: two models may share them and differ in their code or their preprocessing
@@ -148,6 +151,7 @@ class Ask:
             described(self.subject.preprocess),
             audit,
             version,
+            apart,
             ",".join(self.cams),
             self.policy.chance_draws,
             self.dataset.sha256,

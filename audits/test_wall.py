@@ -39,7 +39,6 @@ Taimeskhanov, Sicre and Garreau 2024 (arXiv:2404.01964). The walls' numbers, met
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -142,10 +141,9 @@ def behind_cover(
     columns = {}
     with cover.on(subject) as covered:
         rec = record(covered, batch.images, chunk=batch.chunk)
-        classes, of_class = rec.target.unique(return_inverse=True)
-        empty = _empty_picture(covered, classes, cover, batch.chunk)
+        empty = _empty_picture(covered, rec, cover, batch.chunk)
         for name, saliency in _maps(cams, rec):
-            nothing = torch.zeros_like(saliency) if empty is None else rectify(cams[name](empty))[of_class]
+            nothing = torch.zeros_like(saliency) if empty is None else rectify(cams[name](empty))
             shown, reference = (cover.turned(upsample(one, size, rec.placement)) for one in (saliency, nothing))
             judged = ("behind", "varies", cover.judged_from)
             for suffix, varying, first in (judged, ("dead", "dead_varies", cover.dead_from or 0)):
@@ -164,11 +162,13 @@ def _maps(cams: Mapping[str, CamMethod], rec: Recording) -> Iterable[tuple[str, 
             continue
 
 
-def _empty_picture(covered: Classifier, classes: Tensor, cover: Cover, chunk: int) -> Recording | None:
-    """The cover's grey all over, explained for each class; None if the score does not depend on the layer there."""
-    grey = torch.full((len(classes), 3, *covered.geometry.crop), cover.fill).to(covered.device, covered.dtype)
+def _empty_picture(covered: Classifier, rec: Recording, cover: Cover, chunk: int) -> Recording | None:
+    """The cover's grey all over, explained for the class of each image; None if no score depends on the layer there.
+
+    Once per image, though images of one class share it: what an image costs must not depend on its company.
+    """
     try:
-        return record(covered, grey, classes, chunk=chunk)
+        return record(covered, torch.full_like(rec.images, cover.fill), rec.target, chunk=chunk)
     except ZeroGradient:
         return None
 
@@ -292,15 +292,14 @@ def _ask_behind(
     column: str,
     shown: Callable[..., Any],
 ) -> None:
-    """Put a claim about one of the walls: each is a premise, and a measurement, of its own."""
-    # Premises and journals are kept by audit: a wall that cannot be put up must not keep the others from standing.
-    own = replace(ask, premises=ask.premises.setdefault(question.name, {}))  # type: ignore[arg-type]
-    own(
+    """Put a claim about one of the walls: one that cannot be put up must not keep the others from standing."""
+    ask(
         question,
         cam,
         premise=lambda images: {noun: build(ask.subject, images, seed=ask.terms.seed)},
         measure=partial(measure, cams=ask.defined),
         column=f"{cam}:{column}",
         show=partial(shown, name=cam, cam=ask.cams[cam]),
-        version=f"{VERSION} {question.name}",
+        version=VERSION,
+        apart=question.name,
     )

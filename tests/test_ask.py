@@ -62,9 +62,9 @@ def nothing(*_args: object, **_given: object) -> tuple[()]:
     return ()
 
 
-def put(ask: Ask, *, value: float = 0.9, premise: Premise | None = None) -> None:
+def put(ask: Ask, *, value: float = 0.9, premise: Premise | None = None, apart: str = "") -> None:
     measure = partial(constant, value=value)
-    ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1", premise=premise)
+    ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1", premise=premise, apart=apart)
 
 
 def state_of(module: nn.Module) -> list[object]:
@@ -118,6 +118,23 @@ def test_a_verdict_is_journalled_and_concluded(tmp_path: Path) -> None:
     (record,) = ask.log.claims.values()
     assert (record["verdict"], record["subject"], len(record["values"])) == ("PASS", "tiny", 16)
     assert record["rerun"] == 'pytest "audits/test_x.py::test_y"'
+
+
+def test_claims_measured_apart_share_neither_a_premise_nor_rows(tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    ask = asking(tiny(), tmp_path, verdicts)
+
+    def broken(_images: Tensor) -> Mapping[str, object]:
+        raise LookupError("it cannot be put up")
+
+    put(ask, premise=broken, apart="one wall")
+    put(ask, premise=lambda _images: {}, apart="another wall")
+    put(replace(ask, policy=replace(ask.policy, sha256="another")), premise=broken, apart="another wall")
+
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.ERROR, Outcome.PASS, Outcome.PASS]
+    assert len(ask.log.rows) == 1  # the first got as far as none
+    put(ask, apart="a third wall")
+    assert len(ask.log.rows) == 2
 
 
 def test_a_known_claim_is_concluded_without_asking_the_model(tmp_path: Path) -> None:

@@ -30,11 +30,17 @@ def part_of(batch, where):
     return replace(batch, images=batch.images[where], labels=batch.labels[where], ids=batch.ids[where])
 
 
+BRIGHT = 4  # the class whose map is nowhere empty
+
+
 def steep(**options):
-    """A network whose scores differ enough that something can be lost."""
+    """A network whose probabilities can fall: far apart between images, and nowhere near 0 or 1 on average."""
     subject = tiny_subject(GapNet(channels=32), "relu", **options)
+    head = subject.module.head
     with torch.no_grad():
-        subject.module.head.weight *= 20
+        head.weight *= 5
+        head.bias -= subject.logits(some_images(4)).mean(0)
+        head.bias[BRIGHT] += 1
     return subject
 
 
@@ -88,7 +94,7 @@ def test_a_map_that_cannot_be_judged_is_named_and_has_no_value(measure):
 def test_a_probability_that_stays_at_1_is_named_saturated():
     subject = steep()
     with torch.no_grad():
-        subject.module.head.bias[0] += 1000  # the class score depends on the image as before, its softmax does not
+        subject.module.head.bias[BRIGHT] += 1000  # the class score depends on the image as before, its softmax does not
     columns = deletion_curves.deletion(subject, some_batch(), cams=CAMS, draws=1)
     for name in CAMS:
         assert columns[f"{name}:degenerate"].tolist() == [Degeneracy.SATURATED] * 4

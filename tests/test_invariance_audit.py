@@ -10,11 +10,23 @@ from camcore.cost import metered
 from camcore.degeneracy import Degeneracy
 from camcore.images import Batch
 from camcore.perturbations import mirrored
+from camcore.shift import twin_of
 from camcore.verdict import Curve, Overlay, Table
 from tests.tiny import SIZE, FlatNet, GapNet, some_images, tiny_subject
 
 CAMS = {"hirescam": METHODS["hirescam"], "gradcam": METHODS["gradcam"]}
-MEASURES = {"invariance": invariance_audit.invariance, "fragility": fragility_audit.fragility}
+
+
+def moved_and_shifted(asked, shown, *, cams, draws):
+    """Both measures of the audit of invariance."""
+    twin = twin_of(asked, shown.images)
+    return {
+        **invariance_audit.invariance(asked, shown, cams=cams, draws=draws),
+        **invariance_audit.input_shift(asked, shown, cams=cams, twin=twin),
+    }
+
+
+MEASURES = {"invariance": moved_and_shifted, "fragility": fragility_audit.fragility}
 both = pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 
 
@@ -40,7 +52,7 @@ def empty(rec):
 @both
 def test_columns_are_one_number_per_image_and_the_judged_ones_are_within_their_bounds(measure):
     columns = measure(subject(), batch(), cams=CAMS, draws=1)
-    module = invariance_audit if measure is invariance_audit.invariance else fragility_audit
+    module = invariance_audit if measure is moved_and_shifted else fragility_audit
     for question in module.QUESTIONS:
         column = question.name.partition("/")[2]
         column = f"hirescam:{column}" if module is invariance_audit else f"hirescam:{column}:{fragility_audit.JUDGED}"
@@ -97,9 +109,16 @@ def test_invariance_costs_one_recording_for_each_change_whatever_the_methods():
     asked = subject()
     with metered() as cost:
         invariance_audit.invariance(asked, batch(), cams=CAMS, draws=2)
-    recordings = 1 + 4 + invariance_audit.DRAWS * 2 + 1  # as it is, four changes, noise, the twin
-    assert cost.backwards == 3 * recordings
-    assert cost.forwards == 3 * recordings + 2  # and two to find the first layer
+    recordings = 1 + 4 + invariance_audit.DRAWS * 2  # as it is, four changes, noise
+    assert cost.forwards == cost.backwards == 3 * recordings
+
+
+def test_a_shift_costs_two_recordings_whatever_the_methods():
+    asked = subject()
+    twin = twin_of(asked, batch().images)
+    with metered() as cost:
+        invariance_audit.input_shift(asked, batch(), cams=CAMS, twin=twin)
+    assert cost.forwards == cost.backwards == 3 * 2
 
 
 def test_fragility_costs_one_attack_and_one_recording_for_each_picture_whatever_the_methods():
@@ -110,13 +129,6 @@ def test_fragility_costs_one_attack_and_one_recording_for_each_picture_whatever_
     recordings = 1 + (radii - 1 + 2) + radii  # as it is, noise (the judged radius twice), the attacked
     assert cost.forwards == 3 * (recordings + steps + 1)
     assert cost.backwards == 3 * (recordings + 2 * steps + 1)
-
-
-def test_a_model_without_a_twin_is_judged_on_all_but_the_shift():
-    squaring = tiny_subject(GapNet(), "relu", preprocess=lambda images: images**2)
-    columns = invariance_audit.invariance(squaring, batch(), cams=CAMS, draws=1)
-    assert "hirescam:shift" not in columns
-    assert columns["hirescam:flip"].isfinite().all()
 
 
 def test_a_masked_gradient_leaves_the_attack_nothing_to_judge_and_breaks_the_premise():
@@ -147,10 +159,14 @@ def test_a_map_of_one_place_is_told_from_one_that_goes_along():
 @pytest.mark.parametrize("claim", ["shift", "flip", "translation", "jitter", "max_sensitivity"])
 def test_invariance_shows_each_image_before_and_after_and_a_table_with_chance(claim):
     asked, shown = subject(), batch(2)
-    columns = invariance_audit.invariance(asked, shown, cams=CAMS, draws=1)
+    twin = twin_of(asked, shown.images) if claim == "shift" else None
+    given = {"twin": twin} if twin else {"draws": 1}
+    columns = (invariance_audit.input_shift if twin else invariance_audit.invariance)(asked, shown, cams=CAMS, **given)
     rows = {one: {name: float(values[i]) for name, values in columns.items()} for i, one in enumerate(shown.ids)}
     pieces = list(
-        invariance_audit.show(asked, shown, rows, name="gradcam", cam=CAMS["gradcam"], column=f"gradcam:{claim}")
+        invariance_audit.show(
+            asked, shown, rows, name="gradcam", cam=CAMS["gradcam"], column=f"gradcam:{claim}", twin=twin
+        )
     )
     overlays = [piece for piece in pieces if isinstance(piece, Overlay)]
     (table,) = (piece for piece in pieces if isinstance(piece, Table))
@@ -160,7 +176,8 @@ def test_invariance_shows_each_image_before_and_after_and_a_table_with_chance(cl
         assert torch.equal(overlays[1].image, mirrored(shown.images)[0])
     assert all(one.saliency.shape == (SIZE, SIZE) for one in overlays)
     assert table.columns[2:5] == ("gradcam", "edges", "random")
-    assert all(isinstance(cell, float) for row in table.rows for cell in row[2:])
+    assert len(table.rows) == (1 if twin else 6)
+    assert all(isinstance(cell, float) and cell == cell for row in table.rows for cell in row[2:])
 
 
 @pytest.mark.parametrize("kind", ["noise", "attack"])

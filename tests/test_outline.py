@@ -63,8 +63,9 @@ def test_an_outline_that_cannot_be_read_gives_no_picture(outline: str) -> None:
 
 
 def test_an_outline_of_another_size_gives_no_picture() -> None:
-    other = evidence(replace(OVERLAY, outline=torch.ones(8, 8)))
-    assert pictures.pair(schema.Overlay.model_validate(other)) is None
+    small = evidence(replace(OVERLAY, image=torch.zeros(3, 8, 8), saliency=torch.zeros(8, 8), outline=torch.ones(8, 8)))
+    other = schema.Overlay.model_validate(evidence(OVERLAY) | {"outline": small["outline"]})
+    assert pictures.pair(other) is None
 
 
 def test_results_written_before_there_were_outlines_are_read() -> None:

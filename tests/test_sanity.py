@@ -20,18 +20,19 @@ from tests.oracles import randomisation as oracle
 
 CAMS = {"hirescam": METHODS["hirescam"], "eigencam": METHODS["eigencam"]}
 COUNT = 6
+SEED = 6  # by which two of the six images are followed
 
 
 def batch_of(ids=slice(None)):
     data = scenes(COUNT, seed=11)
     subject = with_target_layer(clean_net())
-    return subject, load(data, data.ids[ids], subject.geometry, seed=5, device=torch.device("cpu"))
+    return subject, load(data, data.ids[ids], subject.geometry, seed=SEED, device=torch.device("cpu"))
 
 
 @cache
 def setting():
     subject, batch = batch_of()
-    return subject, batch, audit.established(subject, batch.images[:4], seed=5, draws=1)["execution"]
+    return subject, batch, audit.established(subject, batch.images[:4], seed=SEED, draws=1)["execution"]
 
 
 def measured(cams, ids=slice(None), draws=1):
@@ -55,7 +56,7 @@ def test_the_reuse_of_prefixes_is_certified_on_the_small_network():
 def test_judged_columns_equal_the_oracle():
     subject, batch, execution = setting()
     columns = two_cams()
-    with half_random(subject, batch.images, replace(execution, reusable=False), seed=5, chunk=4) as under:
+    with half_random(subject, batch.images, replace(execution, reusable=False), seed=SEED, chunk=4) as under:
         rec = under(())
         original = METHODS["hirescam"](rec)
         later = METHODS["hirescam"](under(later_half(execution), rec.target))
@@ -172,7 +173,7 @@ def test_a_map_that_random_weights_break_is_not_a_changed_map():
 
 def test_another_class_is_another_and_every_other_one_may_be_drawn():
     subject, batch, execution = setting()
-    with half_random(subject, batch.images, execution, seed=5, chunk=4) as under:
+    with half_random(subject, batch.images, execution, seed=SEED, chunk=4) as under:
         rec = under(())
     found = [audit.another_class(rec, replace(batch, seed=seed)) for seed in range(60)]
     assert all((classes != rec.target).all() for classes in found)

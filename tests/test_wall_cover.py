@@ -126,15 +126,13 @@ def test_behind_a_cover_an_image_does_not_depend_on_its_company() -> None:
         torch.testing.assert_close(column[0], together[name][3], atol=1e-5, rtol=1e-4, equal_nan=True)
 
 
-def test_a_cover_costs_one_recording_and_one_of_the_empty_picture_for_each_class() -> None:
+def test_a_cover_costs_one_recording_and_one_of_the_empty_picture() -> None:
     subject, batch = deep(), batch_of(some_images(8, size=32))
     cover = cover_input(subject, batch.images[:2], seed=0, band=0.5)
-    with cover.on(subject) as covered:
-        classes = len(record(covered, batch.images).target.unique())
     with metered() as cost:
         behind_cover(subject, batch, cams={"gradcam": METHODS["gradcam"]}, cover=cover)
 
-    assert (cost.forwards, cost.backwards) == (8 + classes, 8 + classes)
+    assert (cost.forwards, cost.backwards) == (16, 16)
 
 
 @pytest.mark.parametrize("build", [cover_input, cover_layer])

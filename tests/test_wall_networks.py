@@ -14,7 +14,7 @@ from camcore.metrics import leakage, over_blanking, zero_share
 from camcore.record import record, run_behind
 from camcore.subject import Classifier
 from camcore.wall import Wall, build_wall
-from tests.tiny import some_images
+from tests.tiny import randomised, some_images
 
 pytestmark = pytest.mark.slow
 LOCAL = ("hirescam", "layercam", "eigengradcam")
@@ -51,7 +51,7 @@ def leaked(subject: Classifier, wall: Wall, images: Tensor, name: str) -> Tensor
 
 
 def test_the_papers_masked_vgg16() -> None:
-    subject, images = of(seeded(thin_masked_vgg16)), some_images(3, size=224)
+    subject, images = of(randomised(thin_masked_vgg16())), some_images(3, size=224)
     wall = build_wall(subject, images[:1], seed=0)
 
     assert (wall.rows, wall.kept_rows) == (14, 5)  # a map of 14 x 14, a band of 9
@@ -63,7 +63,7 @@ def test_the_papers_masked_vgg16() -> None:
 
 
 def test_hiding_the_band_is_zeroing_the_papers_first_dense_layer() -> None:
-    subject, images = of(seeded(thin_masked_vgg16)), some_images(2, size=224)
+    subject, images = of(randomised(thin_masked_vgg16())), some_images(2, size=224)
     wall = build_wall(subject, images[:1], seed=0)
     masked = copy.deepcopy(subject.module)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_hiding_the_band_is_zeroing_the_papers_first_dense_layer() -> None:
 
 
 def test_hirescam_blanks_61_percent_of_the_papers_picture_and_spread_over_its_fields_no_more_than_the_dead_24() -> None:
-    subject, images = of(seeded(thin_masked_vgg16)), some_images(3, size=224)
+    subject, images = of(randomised(thin_masked_vgg16())), some_images(3, size=224)
     wall = build_wall(subject, images[:1], seed=0)
     rec = record(subject, images, behind=wall.hide)
     assert wall.dead_from is not None

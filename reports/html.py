@@ -4,6 +4,7 @@ Every string of a model, a file or a caption goes through Jinja's autoescape. Tw
 folder, and drawings that hold numbers only.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,7 @@ from reports.schema import Audit, Claim, Curve, Overlay, Results, Table, write_a
 TEMPLATES = Path(__file__).parent / "templates"
 ROW = (10.0, 250.0)  # pixels of the interval column
 STRIP = (12.0, 548.0)  # pixels of a claim's own figure
+COLUMNS = 3  # of pictures
 FEW = 8  # claims that are all unfolded; in longer reports only those that keep a release back
 
 
@@ -62,6 +64,7 @@ class Card:
     unfolded: bool
     strip: Strip | None
     pairs: tuple[tuple[Overlay, Pair | None], ...]
+    columns: int  # of the pictures: those of one image stand in one row
     charts: tuple[Chart, ...]
     tables: tuple[Table, ...]
 
@@ -160,6 +163,7 @@ def _cards(numbered: Iterable[tuple[int, Claim]], *, few: bool) -> Iterable[Card
             unfolded=few or (claim.gates and claim.verdict in ("FAIL", "INCONCLUSIVE", "ERROR")),
             strip=axis.strip(claim, start=STRIP[0], stop=STRIP[1]),
             pairs=tuple(_pairs(claim)),
+            columns=_columns(claim),
             charts=tuple(_charts(number, claim)),
             tables=tuple(item for item in claim.evidence if isinstance(item, Table)),
         )
@@ -169,6 +173,12 @@ def _pairs(claim: Claim) -> Iterable[tuple[Overlay, Pair | None]]:
     overlays = [item for item in claim.evidence if isinstance(item, Overlay)]
     for overlay in sorted(overlays, key=lambda item: item.role != "worst"):
         yield overlay, pictures.pair(overlay)
+
+
+def _columns(claim: Claim) -> int:
+    shown = Counter((item.role, item.unit) for item in claim.evidence if isinstance(item, Overlay))
+    most = max(shown.values(), default=1)
+    return most if 1 < most <= COLUMNS + 1 else COLUMNS
 
 
 def _charts(number: int, claim: Claim) -> Iterable[Chart]:

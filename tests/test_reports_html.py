@@ -213,3 +213,9 @@ def test_reports_load_nothing_of_ours():
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("views", "columns"), [(1, 3), (2, 2), (4, 4), (5, 3)])
+def test_the_pictures_of_one_image_stand_in_one_row(views, columns):
+    evidence = [overlay() | {"unit": unit} for unit in ("a", "b") for _ in range(views)]
+    assert f"--columns:{columns}" in html.render(results([claim(evidence=evidence)]))

@@ -71,7 +71,20 @@ def _decomposed(places: Float[Tensor, "b p k"]) -> Float[Tensor, "b p"]:
     scale = places.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(places.dtype).tiny)
     places = places / scale
     if places.shape[1] <= places.shape[2]:
-        values, vectors = torch.linalg.eigh(places @ places.transpose(1, 2))
+        values, vectors = _eigh(places @ places.transpose(1, 2))
         return vectors[..., -1] * values[..., -1:].clamp_min(0).sqrt() * scale.squeeze(2)
-    _, vectors = torch.linalg.eigh(places.transpose(1, 2) @ places)
+    _, vectors = _eigh(places.transpose(1, 2) @ places)
     return (places @ vectors[..., -1:] * scale).squeeze(2)
+
+
+def _eigh(gram: Float[Tensor, "b n n"]) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors, in double precision where single does not converge.
+
+    LAPACK's divide and conquer gives up in single precision on some matrices in which most places are dead, as those of
+    networks with random weights are.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:
+        values, vectors = torch.linalg.eigh(gram.double())
+    return values.to(gram), vectors.to(gram)

@@ -113,9 +113,9 @@ def test_a_layer_of_mostly_dead_places_is_decomposed():
     # LAPACK's single precision does not converge on every third of these
     for seed in range(20):
         draws = generator(seed, "dead places")
-        features = torch.zeros(1, 64, 13, 13)
+        features = torch.zeros(1, 200, 13, 13)
         alive = torch.randperm(169, generator=draws)[: 5 + 3 * seed]
-        features.flatten(2)[..., alive] = torch.randn(1, 64, len(alive), generator=draws).relu() - 0.01
+        features.flatten(2)[..., alive] = torch.randn(1, 200, len(alive), generator=draws).relu() - 0.01
         found = cam.eigencam(recording(features, features))[0].double()
         left, sizes, _ = torch.linalg.svd(features[0].flatten(1).T.double(), full_matrices=False)
         expected = (left[:, 0] * sizes[0]).view(13, 13)

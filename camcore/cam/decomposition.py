@@ -85,6 +85,6 @@ def _eigh(gram: Float[Tensor, "b n n"]) -> tuple[Tensor, Tensor]:
     """
     try:
         values, vectors = torch.linalg.eigh(gram)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # documented, and not exported
         values, vectors = torch.linalg.eigh(gram.double())
     return values.to(gram), vectors.to(gram)

@@ -26,6 +26,7 @@ from fixtures.controls import CONTROLS
 ROOT = Path(__file__).parents[1]
 FOUND, PAGE = ROOT / "docs" / "calibration.json", ROOT / "docs" / "calibration.md"
 PROFILE = "pr"
+BATCH = ("--audit-batch-size", "8")  # verdicts do not depend on it, and measuring it for every control takes time
 INTRODUCTION = f"""\
 # Calibration: false alarms and power
 
@@ -85,7 +86,7 @@ def run(pairs: Iterable[tuple[str, str]], seed: int, folder: Path, processes: in
     pairs = sorted(pairs)
     models = [argument for name in sorted({name for name, _ in pairs}) for argument in ("--model", f"control:{name}")]
     wanted = " or ".join(f"(test_{audit}.py and [{name}-)" for name, audit in pairs)
-    audit = [sys.executable, "-m", "pytest", "audits", "-q", "-n", str(processes), "-k", wanted]
+    audit = [sys.executable, "-m", "pytest", "audits", "-q", "-n", str(processes), "-k", wanted, *BATCH]
     command = [*audit, *models, f"--audit-profile={PROFILE}", f"--audit-seed={seed}", f"--audit-report={folder}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1, 6):

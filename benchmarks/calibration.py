@@ -125,6 +125,14 @@ def rates(rows: Sequence[Row], *, heading: str, rate: str) -> list[str]:
     return [*lines, ""]
 
 
+def in_all(rows: Sequence[Row]) -> str:
+    """How often the rows together reached what they must, and how many always did."""
+    reached = [row.verdicts.get(CONTROLS[row.control].wanted(row.claim) or "", 0) for row in rows]
+    asked = [len(row.seeds) for row in rows]
+    always = sum(one == number > 0 for one, number in zip(reached, asked, strict=True))
+    return f"{sum(reached)} of {sum(asked)} ({always} of {len(rows)} rows every time)"
+
+
 def page(rows: Rows) -> str:
     """docs/calibration.md."""
     ordered = [rows[key] for key in sorted(rows, key=lambda key: (key[1], key[0]))]
@@ -134,6 +142,9 @@ def page(rows: Rows) -> str:
     return "\n".join(
         [
             INTRODUCTION,
+            f"In all, planted defects were caught {in_all(caught)}, and clean twins passed {in_all(clean)}. Rows of one seed",
+            "share their scenes: 20 of 20 shows a rate of at least 0.83, and more rows do not make it a finer one.",
+            "",
             *rates(caught, heading="Power: planted defects", rate="caught"),
             *rates(clean, heading="False alarms: clean twins", rate="passed"),
             *rates(still, heading="Open: the defect decides neither way", rate="reached"),

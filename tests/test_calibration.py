@@ -27,6 +27,7 @@ def test_the_page_gives_rate_interval_and_what_else_came() -> None:
         twenty = twenty.also(seed, "PASS" if seed == 7 else "FAIL", 16)
     text = page({KEY: twenty})
     assert "| uniform_map | wall/leakage | FAIL | 19 of 20 | [0.75, 1.00] | PASS 1 | 16 |" in text
+    assert "caught 19 of 20 (0 of 1 rows every time)" in text
     assert text.index("## Power") < text.index("| uniform_map |")
     assert "## False alarms" not in text
 

@@ -143,7 +143,7 @@ def page(rows: Rows) -> str:
         [
             INTRODUCTION,
             f"In all, planted defects were caught {in_all(caught)}, and clean twins passed {in_all(clean)}.",
-            "Rows of one seed share their scenes: 20 of 20 shows a rate of at least 0.83, and more rows make it no finer.",
+            "Rows of one seed share their scenes: 20 of 20 shows a rate of at least 0.83, and more rows none finer.",
             "",
             *rates(caught, heading="Power: planted defects", rate="caught"),
             *rates(clean, heading="False alarms: clean twins", rate="passed"),

@@ -109,6 +109,15 @@ def test_a_dead_image_does_not_disturb_its_neighbours():
     assert torch.equal(found[1], torch.zeros(3, 3))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_overflowed_have_no_map_and_disturb_no_neighbour(value):
+    features = draw_features(0, 5, 3, 3)
+    batch = torch.cat([features, torch.full_like(features, value)])
+    found = cam.eigencam(recording(batch, batch))
+    torch.testing.assert_close(found[:1], cam.eigencam(recording(features, features)))
+    assert found[1].isnan().all()
+
+
 def test_a_layer_of_mostly_dead_places_is_decomposed():
     # LAPACK's single precision does not converge on every third of these
     for seed in range(20):

@@ -28,13 +28,16 @@ def eigengradcam(rec: Recording) -> Float[Tensor, "b i j"]:
 
 def _first_projection(channels: Float[Tensor, "b k i j"]) -> Float[Tensor, "b i j"]:
     """O·v₁ for O of (places, channels): the first left singular vector times its singular value."""
-    places = channels.flatten(2).transpose(1, 2)
+    finite = channels.isfinite().flatten(1).all(1)
+    # LAPACK refuses a whole batch for the sake of one image whose features overflowed
+    places = torch.where(finite[:, None, None], channels.flatten(2).transpose(1, 2), 0)
     total = places.sum(2)
     projection, found = _iterated(places, total)
     if not found.all():
         projection = projection.index_put((~found,), _decomposed(places[~found]))
     agreement = (projection * (total / total.abs().amax(1, keepdim=True))).sum(1, keepdim=True)
-    return torch.where(agreement < 0, -projection, projection).unflatten(1, channels.shape[2:])
+    signed = torch.where(agreement < 0, -projection, projection)
+    return signed.masked_fill(~finite[:, None], torch.nan).unflatten(1, channels.shape[2:])
 
 
 def _iterated(

@@ -28,16 +28,13 @@ def eigengradcam(rec: Recording) -> Float[Tensor, "b i j"]:
 
 def _first_projection(channels: Float[Tensor, "b k i j"]) -> Float[Tensor, "b i j"]:
     """O·v₁ for O of (places, channels): the first left singular vector times its singular value."""
-    finite = channels.isfinite().flatten(1).all(1)
-    # LAPACK refuses a whole batch for the sake of one image whose features overflowed
-    places = torch.where(finite[:, None, None], channels.flatten(2).transpose(1, 2), 0)
+    places = channels.flatten(2).transpose(1, 2)
     total = places.sum(2)
     projection, found = _iterated(places, total)
     if not found.all():
         projection = projection.index_put((~found,), _decomposed(places[~found]))
     agreement = (projection * (total / total.abs().amax(1, keepdim=True))).sum(1, keepdim=True)
-    signed = torch.where(agreement < 0, -projection, projection)
-    return signed.masked_fill(~finite[:, None], torch.nan).unflatten(1, channels.shape[2:])
+    return torch.where(agreement < 0, -projection, projection).unflatten(1, channels.shape[2:])
 
 
 def _iterated(
@@ -72,7 +69,8 @@ def _decomposed(places: Float[Tensor, "b p k"]) -> Float[Tensor, "b p"]:
     """O·v₁ from the smaller Gram matrix."""
     # Scaled so that squaring neither overflows nor underflows; the scale goes back on at the end
     scale = places.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(places.dtype).tiny)
-    places = places / scale
+    # LAPACK refuses a whole batch for one image whose features overflowed: zeros there, and the scale makes them NaN
+    places = torch.where(scale.isfinite(), places / scale, 0)
     if places.shape[1] <= places.shape[2]:
         vector, value = _first_of(places @ places.transpose(1, 2))
         return vector * value.clamp_min(0).sqrt() * scale.squeeze(2)

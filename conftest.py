@@ -19,6 +19,7 @@ LOG = pytest.StashKey[Any]()
 CASES = pytest.StashKey[list[tuple[str, str]]]()
 STARTED = pytest.StashKey[float]()
 RESULTS = pytest.StashKey[Any]()
+MODEL = "model"  # in the ids of tests, where the method stands if there is one
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -123,8 +124,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "ask" not in metafunc.fixturenames or metafunc.definition.get_closest_marker("audit") is None:
         return
-    parameters = [pytest.param(name, cam, id=f"{name}-{cam}") for name, cam in metafunc.config.stash[CASES]]
-    metafunc.parametrize(("audited_id", "cam"), parameters)
+    cases = metafunc.config.stash[CASES]
+    if "cam" in metafunc.fixturenames:
+        parameters = [pytest.param(name, cam, id=f"{name}-{cam}") for name, cam in cases]
+        metafunc.parametrize(("audited_id", "cam"), parameters)
+    else:  # about the model itself, whatever maps are drawn of it
+        metafunc.parametrize("audited_id", [pytest.param(name, id=f"{name}-{MODEL}") for name in dict(cases)])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -155,6 +160,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         node_id=request.node.nodeid,
         conclude=lambda verdict: conclude(verdict, record_property),
         premises=audited.premises,
+        artefacts=plan.artefacts,
         progress=progress if sys.stderr.isatty() else None,
     )
 

@@ -1,6 +1,7 @@
 """`ask`: put one question to one subject, journal it, and keep the record that results.json is made of."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,14 +13,26 @@ from audits.journal import Journal, Log
 from audits.policy import Policy
 from audits.question import Question
 from camcore.cam import CamMethod
+from camcore.cost import Cost, metered
 from camcore.engine import Measure, Progress, Show, Terms, evaluate, shuffled
 from camcore.errors import Undefined, one_line
 from camcore.images import Dataset, Images, load
 from camcore.subject import Classifier
 from camcore.verdict import Claim, Outcome, Verdict
+from fixtures.artefacts import Artefact
 
 Premise = Callable[[Images], Mapping[str, Any]]
+Among = Callable[[Dataset, Mapping[str, Any]], Dataset]
 PROBES = 4  # images that a premise is established on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Established:
+    """What a premise gave, and what it cost."""
+
+    given: Mapping[str, Any]
+    cost: Cost
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,32 +49,36 @@ class Ask:
     rerun: str  # command line that repeats the audit, less the node id
     node_id: str
     conclude: Callable[[Verdict], None]  # tells pytest
-    premises: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # shared by all questions to the subject
+    premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
+    artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model
     progress: Progress | None = None
 
     @property
     def defined(self) -> Mapping[str, CamMethod]:
         """The chosen methods that the model has maps of: what one measurement serves."""
+        if self.subject.target_layer is None:
+            return {}
         return {name: cam for name, cam in self.cams.items() if name not in self.undefined}
 
     def __call__(
         self,
         question: Question,
-        cam: str,
+        cam: str = "",
         *,
         measure: Callable[..., Mapping[str, torch.Tensor]],
         column: str,
         show: Callable[..., Any],
         version: str,
         premise: Premise | None = None,
+        among: Among | None = None,
         apart: str = "",
     ) -> None:
         """Put the question and conclude.
 
         Args:
             question: What is claimed.
-            cam: For which of the chosen methods.
+            cam: For which of the chosen methods; empty if it is about the model itself.
             measure: As `camcore.engine.Measure`, with room for what the premise gives.
             column: The measure's column that the claim is about.
             show: As `camcore.engine.Show`, likewise.
@@ -69,6 +86,7 @@ class Ask:
             premise: What must hold before the question makes sense, established on a few images; what it returns is
                 handed to measure and show by keyword. If it raises `Undefined`, the question does not apply and the
                 verdict is NOT APPLICABLE; if anything else, ERROR.
+            among: Which of the images the claim is about, once the premise has been established; all, if not given.
             apart: What the claim is about, where an audit's claims share neither a premise nor measured rows; claims
                 with the same word share both.
         """
@@ -82,7 +100,9 @@ class Ask:
             self.log.claim(key, known)
             self.conclude(concluded(claim, known))
             return
-        verdict = self._verdict(claim, cam, f"{question.audit} {apart}", measurement, premise, measure, column, show)
+        verdict = self._verdict(
+            claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
+        )
         record = claim_record(
             verdict,
             subject=self.subject.name,
@@ -100,43 +120,55 @@ class Ask:
         premise_key: str,
         measurement: str,
         premise: Premise | None,
+        among: Among | None,
         measure: Callable[..., Mapping[str, torch.Tensor]],
         column: str,
         show: Callable[..., Any],
     ) -> Verdict:
-        if self.subject.target_layer is None:
+        if cam and self.subject.target_layer is None:
             reason = f"{self.subject.name} has no map of features, so it has no saliency map to judge"
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
         if cam in self.undefined:
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=self.undefined[cam])
-        given: Mapping[str, Any] = {}
+        before = Established(given={}, cost=Cost(), seconds=0.0)
+        dataset = self.dataset
         if premise is not None:
             try:
-                given = self._established(premise_key, premise)
+                before = self._established(premise_key, premise)
+                dataset = dataset if among is None else among(dataset, before.given)
             except Undefined as problem:
                 return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=str(problem))
             except Exception as problem:  # the model's own code can raise anything
                 return Verdict(claim=claim, outcome=Outcome.ERROR, reason=one_line(problem))
-        ready: Measure = partial(measure, **given)
-        shown: Show = partial(show, **given)
-        return evaluate(
+        ready: Measure = partial(measure, **before.given)
+        shown: Show = partial(show, **before.given)
+        verdict = evaluate(
             claim,
             ready,
             self.subject,
-            self.dataset,
+            dataset,
             column=column,
             terms=self.terms,
             journal=Journal(self.log, measurement),
             show=shown,
             progress=self.progress,
         )
+        return replace(
+            verdict,
+            forwards=verdict.forwards + before.cost.forwards,
+            backwards=verdict.backwards + before.cost.backwards,
+            seconds=verdict.seconds + before.seconds,
+        )
 
-    def _established(self, key: str, premise: Premise) -> Mapping[str, Any]:
+    def _established(self, key: str, premise: Premise) -> Established:
         """The premise's result, established once for all methods."""
         if key not in self.premises:
             ids = shuffled(self.dataset, self.terms.seed)[:PROBES]
             batch = load(self.dataset, ids, self.subject.geometry, seed=self.terms.seed, device=self.subject.device)
-            self.premises[key] = premise(batch.images)
+            started = time.monotonic()
+            with metered() as cost:
+                given = premise(batch.images)
+            self.premises[key] = Established(given=given, cost=cost, seconds=time.monotonic() - started)
         return self.premises[key]
 
     def _key(self, audit: str, version: str, apart: str) -> str:

@@ -65,7 +65,7 @@ def evidence(piece: Evidence) -> dict[str, Any]:
                 "value": finite(piece.value),
                 "caption": piece.caption,
                 "image": jpeg(piece.image),
-                "saliency": grey_png(piece.saliency),
+                "saliency": None if piece.saliency is None else grey_png(piece.saliency),
                 "dead_from_row": piece.dead_from_row,
                 "outline": None if piece.outline is None else grey_png(piece.outline),
             }

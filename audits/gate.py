@@ -4,14 +4,13 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
 from typing import Any
 
+from audits import catalogue
 from audits.encode import described
 from audits.plan import Audited, Plan, family_size
-from audits.question import audit_of, claim_id, documentation
+from audits.question import documentation
 from camcore import statistics
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
@@ -20,12 +19,11 @@ SCHEMA_VERSION = "1.0"
 
 
 def expected_claims(plan: Plan) -> list[tuple[str, str, str]]:
-    """(subject, claim id, severity) of every claim that the policy lists, for every model and chosen method."""
+    """(subject, claim id, severity) of every claim that the policy lists, of every model and its maps."""
     return [
-        (audited.id, claim_id(name, cam), claim.severity)
+        (audited.id, name, severity)
         for audited in plan.audited
-        for name, claim in plan.policy.claims.items()
-        for cam in audited.cams
+        for name, severity in catalogue.claims(plan.policy, audited.cams)
     ]
 
 
@@ -65,7 +63,7 @@ def assemble(
         ({**record} for record in records if (record["subject"], record["id"]) in place),
         key=lambda record: place[record["subject"], record["id"]],
     )
-    modules = audit_modules(plan)
+    modules = catalogue.audit_modules(plan.policy)
     caught_by = {name: documentation(module.__doc__ or "") for name, module in modules.items()}
     for audited in plan.audited:
         family = [claim for claim in claims if claim["subject"] == audited.id and claim["gates"]]
@@ -118,14 +116,6 @@ def assemble(
         "verdict": verdict,
         "exit_code": EXIT[verdict],
     }
-
-
-def audit_modules(plan: Plan) -> dict[str, ModuleType]:
-    """The audits that the policy lists claims of, by name.
-
-    Imported, not collected: with xdist the main process collects nothing, and -k may leave some out.
-    """
-    return {name: import_module(f"audits.test_{name}") for name in dict.fromkeys(map(audit_of, plan.policy.claims))}
 
 
 def versions() -> dict[str, str]:

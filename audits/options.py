@@ -52,6 +52,13 @@ OPTIONS = (
     ),
     Option(flag="--cam", metavar="NAME", many=True, help="CAM method to audit, repeatable, or all; default: hirescam"),
     Option(flag="--audit-layer", metavar="NAME", help="target layer, instead of the one that is found"),
+    Option(
+        flag="--audit-artefact",
+        metavar="FILE",
+        many=True,
+        help="a picture that the model may have learned in place of a class, to be looked for with the usual suspects; "
+        "repeatable",
+    ),
     Option(flag="--audit-policy", metavar="FILE", help="TOML laid over audits/policy.toml"),
     Option(flag="--audit-profile", metavar="smoke|pr|release", default="pr", help="how much evidence; default: pr"),
     Option(
@@ -81,6 +88,7 @@ class Settings:
     data: str | None
     cams: tuple[str, ...]  # empty: the default, or the control's own
     layer: str | None
+    artefacts: tuple[Path, ...]
     policy: Path | None
     profile: str
     device: str
@@ -97,6 +105,7 @@ class Settings:
             ("--weights", self.weights),
             ("--data", self.data),
             ("--audit-layer", self.layer),
+            *(("--audit-artefact", artefact) for artefact in self.artefacts),
             ("--audit-policy", self.policy),
             ("--audit-profile", self.profile),
             ("--audit-seed", self.seed),
@@ -140,6 +149,7 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         data=found["data"],
         cams=tuple(found["cam"] or ()),
         layer=found["layer"],
+        artefacts=tuple(map(Path, found["artefact"] or ())),
         policy=Path(found["policy"]) if found["policy"] else None,
         profile=found["profile"],
         device=found["device"],

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from audits import journal
+from audits import catalogue, journal
+from audits.ask import Established
 from audits.options import Settings
 from audits.policy import Policy, load_policy
 from camcore import statistics
@@ -21,6 +21,7 @@ from camcore.images import Dataset
 from camcore.record import record
 from camcore.subject import Classifier
 from camcore.throughput import fastest_batch_size
+from fixtures.artefacts import Artefact, library, read_artefact
 from fixtures.controls import CONTROLS
 
 DEFAULT_CAM = "hirescam"
@@ -36,7 +37,7 @@ class Audited:
     cams: Mapping[str, CamMethod]
     terms: Terms
     undefined: Mapping[str, str]  # methods that this model has no such map of, with the reason
-    premises: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # established once for all methods
+    premises: dict[str, Established] = field(default_factory=dict)  # established once for all methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class Plan:
     policy: Policy
     device: str
     audited: tuple[Audited, ...]
+    artefacts: tuple[Artefact, ...]  # stuck into pictures when bias is looked for
 
 
 def subject_ids(models: Sequence[str]) -> list[str]:
@@ -94,6 +96,7 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
 
     policy = load_policy(settings.policy, profile=settings.profile)
     device = resolve_device(settings.device)
+    artefacts = (*library(), *map(read_artefact, settings.artefacts))
     methods = [chosen_cams(spec, settings.cams) for spec in settings.models]
     if main:
         with _writing(settings.report):
@@ -125,7 +128,7 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
     if main and not settings.resume:
         with _writing(settings.report):
             journal.forget(settings.report)
-    return Plan(settings=settings, policy=policy, device=device, audited=tuple(audited))
+    return Plan(settings=settings, policy=policy, device=device, audited=tuple(audited), artefacts=artefacts)
 
 
 def undefined_methods(subject: Classifier, cams: Mapping[str, CamMethod]) -> dict[str, str]:
@@ -170,11 +173,11 @@ def _trying(spec: str) -> Iterator[None]:
 
 
 def family_size(policy: Policy, cams: Mapping[str, CamMethod]) -> int:
-    """Gating claims of one model: all that the policy lists, for every chosen method, selected with -k or not.
+    """Gating claims of one model: all that the policy lists, of it and of every chosen method, selected with -k or not.
 
     At least 1, since claims that do not gate need a level too.
     """
-    return max(1, len(cams) * sum(claim.severity == "gate" for claim in policy.claims.values()))
+    return max(1, sum(severity == "gate" for _, severity in catalogue.claims(policy, cams)))
 
 
 def resolve_device(name: str) -> str:

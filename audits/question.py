@@ -13,7 +13,7 @@ class Question:
     """A claim without its thresholds."""
 
     name: str  # "<audit>/<claim>", a key of the policy
-    sentence: str  # with {cam} where the method's name belongs
+    sentence: str  # with {cam} where the method's name belongs; without, the claim is about the model itself
     kind: Literal["MFT", "INV", "DIR"]
     measure: str
     unit: str
@@ -25,8 +25,13 @@ class Question:
         """The audit it belongs to."""
         return audit_of(self.name)
 
+    @property
+    def of_map(self) -> bool:
+        """Whether it is put to every chosen CAM method, and not once to the model."""
+        return "{cam}" in self.sentence
+
     def claim(self, cam: str, policy: ClaimPolicy) -> Claim:
-        """The claim for one CAM method, with the policy's margin and severity."""
+        """The claim for one CAM method (empty: about the model), with the policy's margin and severity."""
         return Claim(
             id=claim_id(self.name, cam),
             sentence=self.sentence.format(cam=cam),
@@ -47,8 +52,8 @@ def audit_of(name: str) -> str:
 
 
 def claim_id(name: str, cam: str) -> str:
-    """`<audit>/<claim>[<cam>]`: how results, journals and reruns name a claim."""
-    return f"{name}[{cam}]"
+    """`<audit>/<claim>[<cam>]`, or `<audit>/<claim>` of a model: how results, journals and reruns name a claim."""
+    return f"{name}[{cam}]" if cam else name
 
 
 SECTIONS = {

@@ -52,14 +52,14 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """A saliency map over the image it explains."""
+    """An image, and the saliency map that explains it, if there is one."""
 
     unit: str
     role: Literal["worst", "typical"]
     value: float
     caption: str
     image: Image
-    saliency: Float[Tensor, "h w"]  # in [0, 1], at the image's size
+    saliency: Float[Tensor, "h w"] | None  # in [0, 1], at the image's size; None: the image is shown alone
     dead_from_row: int | None = None  # the first pixel row that the model cannot see
     outline: Float[Tensor, "h w"] | None = None  # 1 on what is outlined, 0 elsewhere: the object, say
 

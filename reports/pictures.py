@@ -26,10 +26,10 @@ HEAT = (mpl.colormaps["inferno"](np.linspace(0.25, 1.0, 256))[:, :3] * 255).asty
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """An image and its overlay as data URIs, with the wall as a percentage of the height."""
+    """An image and its overlay, if it has one, as data URIs, with the wall as a percentage of the height."""
 
     image: str
-    overlay: str
+    overlay: str | None
     width: int
     height: int
     wall: float | None
@@ -54,26 +54,32 @@ def pair(overlay: Overlay) -> Pair | None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = _decode(overlay.image, "JPEG").convert("RGB")
-            saliency = _decode(overlay.saliency, "PNG").convert("L")
-            marked = None if overlay.outline is None else _decode(overlay.outline, "PNG").convert("L")
+            saliency, marked = (
+                None if plane is None else _decode(plane, "PNG").convert("L")
+                for plane in (overlay.saliency, overlay.outline)
+            )
     except (NotBase64, OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
-    if image.size != saliency.size or (marked is not None and image.size != marked.size):
+    if any(plane is not None and plane.size != image.size for plane in (saliency, marked)):
         return None
     height = image.height
     factor = -(-SMALLEST // max(image.size))
     if factor > 1:
         size = (image.width * factor, image.height * factor)
         image = image.resize(size, Image.Resampling.NEAREST)
-        saliency = saliency.resize(size, Image.Resampling.NEAREST)
-        marked = None if marked is None else marked.resize(size, Image.Resampling.NEAREST)
-    left, right = np.asarray(image), _heat(np.asarray(image), np.asarray(saliency))
+        saliency, marked = (
+            None if plane is None else plane.resize(size, Image.Resampling.NEAREST) for plane in (saliency, marked)
+        )
+    shown = [np.asarray(image)]
+    if saliency is not None:
+        shown.append(_heat(np.asarray(image), np.asarray(saliency)))
     if marked is not None:
-        left, right = (_outlined(picture, np.asarray(marked) > 127) for picture in (left, right))
+        shown = [_outlined(picture, np.asarray(marked) > 127) for picture in shown]
     row = overlay.dead_from_row
+    coded = [_jpeg(Image.fromarray(picture)) for picture in shown]
     return Pair(
-        image=_jpeg(Image.fromarray(left)),
-        overlay=_jpeg(Image.fromarray(right)),
+        image=coded[0],
+        overlay=coded[1] if saliency is not None else None,
         width=image.width,
         height=image.height,
         wall=None if row is None else round(100 * min(max(row, 0), height) / height, 2),

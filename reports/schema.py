@@ -131,7 +131,7 @@ class Cost(Record):
 
 
 class Overlay(Record):
-    """A saliency map over the image it explains."""
+    """An image, and the saliency map that explains it, if there is one."""
 
     type: Literal["overlay"]
     unit: str
@@ -140,8 +140,8 @@ class Overlay(Record):
     caption: str
     image: str
     """JPEG, base64."""
-    saliency: str
-    """8-bit greyscale PNG of the image's size, base64; 255 is 1.0."""
+    saliency: str | None
+    """8-bit greyscale PNG of the image's size, base64; 255 is 1.0. Null: the image is shown alone."""
     dead_from_row: int | None
     """First pixel row that the model cannot see."""
     outline: str | None = None

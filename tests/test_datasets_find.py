@@ -127,6 +127,31 @@ def test_cifar_is_read_from_an_npz(tmp_path, shape):
     assert data.read("00000")[:, 0, 1].tolist() == pytest.approx([3 / 255, 4 / 255, 5 / 255])
 
 
+def test_cifar_is_read_from_an_npz_of_jpegs(tmp_path):
+    pictures = [Image.new("RGB", (32, 32), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    files = []
+    for picture in pictures:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=95)
+        files.append(buffer.getvalue())
+    coded = np.frombuffer(b"".join(files), np.uint8)
+    starts = np.array([0, len(files[0]), len(coded)], np.uint32)
+    np.savez(tmp_path / "cifar.npz", jpeg_test=coded, off_test=starts, y_test=np.array([1, 9]))
+
+    data = find_dataset(f"cifar10:{tmp_path / 'cifar.npz'}", subject=model(CIFAR_CLASSES))
+
+    assert data.labels == (1, 9)
+    assert data.read("00000")[:, 16, 16].tolist() == pytest.approx([1, 0, 0], abs=0.02)
+    assert data.read("00001")[:, 16, 16].tolist() == pytest.approx([0, 0, 1], abs=0.02)
+
+
+def test_a_damaged_jpeg_in_an_npz_is_refused(tmp_path):
+    coded, starts = np.arange(50, dtype=np.uint8), np.array([0, 50], np.uint32)
+    np.savez(tmp_path / "cifar.npz", jpeg_test=coded, off_test=starts, y_test=np.array([1]))
+
+    assert "damaged" in refusal(f"cifar10:{tmp_path / 'cifar.npz'}", CIFAR_CLASSES)
+
+
 def test_a_single_cifar_image_is_read(tmp_path):
     spec = arrays(tmp_path, images=np.zeros((1, 32, 32, 3), np.uint8), labels=np.array([4]))
     assert find_dataset(spec, subject=model(CIFAR_CLASSES)).labels == (4,)

@@ -59,7 +59,7 @@ def test_the_header_says_what_is_audited_and_how(sevens: Run) -> None:
     assert results["run"]["policy_sha256"][:12] in header
     assert "control:clean" in header
     assert results["subjects"][0]["sha256"][:12] in header
-    assert "scenes (96 images" in header
+    assert "scenes (192 images" in header
     assert results["data"][0]["sha256"][:12] in header
 
 

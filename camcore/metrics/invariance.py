@@ -7,6 +7,7 @@ from torch import Tensor
 from camcore.grid import Placement
 from camcore.maps import is_constant, upsample
 from camcore.metrics.correlation import spearman
+from camcore.perturbations.shuffling import Order, dealt
 
 Maps = Float[Tensor, "b i j"]
 Axes = tuple[slice, slice]
@@ -86,6 +87,29 @@ def translation_likeness(
         there.append(slice(start + by, stop + by))
     before, after = upsample(saliency, size, placement), upsample(of_moved, size, placement)
     return _sampled_likeness(before[:, here[0], here[1]], after[:, there[0], there[1]])
+
+
+def shuffle_likeness(
+    saliency: Maps,
+    of_shuffled: Maps,
+    order: Order,
+    cells: int,
+    size: tuple[int, int],
+    placement: Placement | None = None,
+) -> Float[Tensor, " b"]:
+    """Likeness of the map and the map of the image with shuffled patches, its own patches put back.
+
+    Args:
+        saliency: Of the image.
+        of_shuffled: Of `dealt(images, order, cells)`.
+        order: Which patch went where.
+        cells: Patches along a side.
+        size: Height and width of the image.
+        placement: As for `upsample`.
+    """
+    after = upsample(of_shuffled, size, placement)
+    back = dealt(after[:, None], order.argsort(1), cells)[:, 0]
+    return _sampled_likeness(upsample(saliency, size, placement), back)
 
 
 def _sampled_likeness(one: Maps, other: Maps) -> Float[Tensor, " b"]:

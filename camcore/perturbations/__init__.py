@@ -3,16 +3,22 @@
 from camcore.perturbations.baselines import black, blur, mean_colour, noise
 from camcore.perturbations.compression import jpeg
 from camcore.perturbations.geometry import mirrored, translated
+from camcore.perturbations.insertion import laid_over
 from camcore.perturbations.jitter import down_up, sign_noise, uniform_noise
 from camcore.perturbations.patches import patch_means, patch_numbers, patch_sums
 from camcore.perturbations.ranking import rank_pixels
 from camcore.perturbations.road import noisy_linear
+from camcore.perturbations.shuffling import cut_lines, dealt, derangements
 
 __all__ = [
     "black",
     "blur",
+    "cut_lines",
+    "dealt",
+    "derangements",
     "down_up",
     "jpeg",
+    "laid_over",
     "mean_colour",
     "mirrored",
     "noise",

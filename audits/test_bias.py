@@ -1,0 +1,244 @@
+"""Has a yellow square become the class?
+
+## What it measures
+
+The usual suspects (coloured squares and discs, a price tag, a ruler, a logo, borders, a watermark, and the user's own,
+`--audit-artefact`) are stuck into pictures, in five places, and the probability of every class is compared with what it
+is when the same pixels are hidden under the picture's own mean colour. A part of the images is searched for the
+suspect and the class that gain most; pull is that gain on the other images, of other classes, which the search has not
+seen, and 0 where the class loses: what some pictures lose does not make up for what others gain. map_share is the share
+of the map on the suspect, as far as it is more than its share of the area, in the same pictures, for the class that is
+predicted then.
+
+## Why it matters
+
+A sticker that is on the pictures of one class, in the data somebody collected, is the easiest thing to learn about
+that class. Accuracy on pictures of the same source does not show it, and rewards it.
+
+## Known limits
+
+What is not among the suspects, and not like any, is not found. One suspect is confirmed, the strongest: a PASS says
+that it pulls less than the margin, and that the search found none stronger. A weak pull by many suspects is not added
+up. Images in the middle of which something is stuck lose what was there; the comparison with hidden pixels takes that
+out on average. A model may rightly take a red disc for a ball: what pulls a class that looks like it is for the reader
+to judge. The search is not journalled, and made again when a run is resumed. How small and how faint the suspect may be
+and still pull stands beside as evidence.
+
+## Caught by
+
+shortcut100, shortcut050, shortcut025, shortcut_other
+
+## References
+
+Selvaraju et al. 2017 (Grad-CAM, arXiv:1610.02391, section 6.3, bias in data sets); Lapuschkin et al. 2019
+(arXiv:1902.10178) for the watermark that was a horse; Geirhos et al. 2020 (arXiv:2004.07780) on shortcuts; Adebayo et
+al. 2022 (arXiv:2212.04629) on whether explanations find spurious signals that nobody looks for.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from audits.ask import Ask
+from audits.bias_scan import Scan, area, carrying, covered, scan, unseen
+from audits.question import Question
+from camcore.cam import CamMethod
+from camcore.degeneracy import degeneracy
+from camcore.engine import WORST, Row, column_of, shuffled
+from camcore.images import Batch
+from camcore.maps import rectify, unit_range, upsample
+from camcore.metrics.localisation import energy_inside
+from camcore.record import Recording, record
+from camcore.subject import Classifier
+from camcore.verdict import Curve, Evidence, Overlay, Table
+from fixtures.artefacts import SHARE, fingerprint, suspects
+
+VERSION = "1"
+SEARCHED = 32  # images that are searched, for each chance draw of the profile
+SHARES = (0.02, 0.04, 0.08, 0.12, SHARE, 0.24)  # of the shorter side
+OPACITIES = (0.1, 0.25, 0.5, 0.75, 1.0)
+
+PULL = Question(
+    name="bias/pull",
+    sentence="nothing that was stuck into pictures of other classes pulls them towards a class",
+    kind="INV",
+    measure="gain of the class by the strongest suspect, over the same pixels hidden; 0 where it loses",
+    unit="class probability",
+    bounds=(0.0, 1.0),
+    direction="within",
+)
+MAP_SHARE = Question(
+    name="bias/map_share",
+    sentence="the {cam} map does not lie on the strongest suspect",
+    kind="INV",
+    measure="share of the map on the suspect, for the class predicted with it, beyond its share of the area",
+    unit="share of the map",
+    bounds=(0.0, 1.0),
+    direction="within",
+)
+QUESTIONS = (PULL, MAP_SHARE)
+
+
+def bias(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod], found: Scan) -> dict[str, Tensor]:
+    """What the strongest suspect does to each image, and where the maps lie then.
+
+    Returns:
+        `pull`, what is judged; `gain`, the same where it is negative too; `without`, `hidden` and `with`, the class's
+        probability in the three versions of the image; `called`, 1 where the image with the suspect is called by that
+        class. `share:<share>` and `opacity:<opacity>`, the gain by a suspect of another size, or a fainter one. Per
+        CAM method `<cam>:share`, and `<cam>:degenerate`.
+    """
+    suspect, label = found.strongest[0].suspect, found.strongest[0].label
+
+    @torch.no_grad()
+    def probability(images: Tensor) -> Tensor:
+        return subject.logits(images).softmax(1)[:, label]
+
+    def gain(share: float, opacity: float) -> Tensor:
+        with_it, without = (make(batch.images, suspect, share=share, opacity=opacity) for make in (carrying, covered))
+        return probability(with_it) - probability(without)
+
+    images, hidden = carrying(batch.images, suspect), probability(covered(batch.images, suspect))
+    rec = record(subject, images, chunk=batch.chunk) if cams else None
+    if rec is None:
+        with torch.no_grad():
+            logits = subject.logits(images)
+    else:
+        logits = rec.logits
+    now = logits.softmax(1)[:, label]
+    columns = {
+        "pull": (now - hidden).relu(),
+        "gain": now - hidden,
+        "with": now,
+        "hidden": hidden,
+        "without": probability(batch.images),
+        "called": (logits.argmax(1) == label).double(),
+    }
+    for share in SHARES:
+        columns[f"share:{share:g}"] = now - hidden if share == SHARE else gain(share, 1.0)
+    for opacity in OPACITIES:
+        columns[f"opacity:{opacity:g}"] = now - hidden if opacity == 1 else gain(SHARE, opacity)
+    for name, cam in cams.items():
+        assert rec is not None
+        saliency = rectify(cam(rec))
+        code = degeneracy(rec, saliency)
+        columns[f"{name}:share"] = _share(rec, saliency, found).masked_fill(code != 0, torch.nan)
+        columns[f"{name}:degenerate"] = code.double()
+    return columns
+
+
+def _share(rec: Recording, saliency: Tensor, found: Scan) -> Tensor:
+    mask = area(rec.images, found.strongest[0].suspect)
+    shown = upsample(saliency, rec.images.shape[2:], rec.placement)
+    return (energy_inside(shown, mask.expand_as(shown)) - mask.mean()).relu()
+
+
+def show(
+    subject: Classifier,
+    batch: Batch,
+    rows: Mapping[str, Row],
+    *,
+    cams: Mapping[str, CamMethod],
+    name: str | None,
+    column: str,
+    found: Scan,
+) -> Iterable[Evidence]:
+    """Each image as it is and with the suspect, under the map of what is predicted; the search; size and opacity."""
+    suspect, label = found.strongest[0].suspect, found.strongest[0].label
+    versions = {"as it is": batch.images, f"with a {suspect.name}": carrying(batch.images, suspect)}
+    cam = cams.get(name or "")
+    shown = {}
+    for what, images in versions.items():
+        if cam is None:
+            with torch.no_grad():
+                shown[what] = (subject.logits(images).softmax(1), None)
+        else:
+            rec = record(subject, images, chunk=batch.chunk)
+            saliency = unit_range(upsample(rectify(cam(rec)), images.shape[2:], rec.placement))
+            shown[what] = (rec.logits.softmax(1), saliency)
+    for index, image_id in enumerate(batch.ids):
+        for what, images in versions.items():
+            probability, maps = shown[what]
+            guess = int(probability[index].argmax())
+            yield Overlay(
+                unit=image_id,
+                role="worst" if index < WORST else "typical",
+                value=rows[image_id].get(column, torch.nan),
+                caption=f"{what}: {subject.classes[guess]} ({probability[index, guess]:.2f})",
+                image=images[index],
+                saliency=None if maps is None else maps[index],
+            )
+    towards = subject.classes[label]
+    gain = f"gain of {towards} (probability, mean over images)"
+    if not suspect.artefact.everywhere:
+        yield Curve(
+            title=f"How large a {suspect.artefact.name} has to be",
+            x_label="its side, as a share of the picture's shorter side",
+            y_label=gain,
+            x=(0.0, *SHARES),
+            series={suspect.name: (0.0, *(_mean(rows, f"share:{share:g}") for share in SHARES))},
+        )
+    yield Curve(
+        title=f"How faint a {suspect.artefact.name} may be",
+        x_label="opacity",
+        y_label=gain,
+        x=(0.0, *OPACITIES),
+        series={suspect.name: (0.0, *(_mean(rows, f"opacity:{one:g}") for one in OPACITIES))},
+    )
+    yield Table(
+        title=f"The strongest of {found.tried} pairs of a suspect and a class, on the {len(found.searched)} images "
+        "searched (gain in probability; p of no gain, times the number of pairs); the first is confirmed on others",
+        columns=("suspect", "towards", "gain", "p (Bonferroni)"),
+        rows=tuple(
+            (one.suspect.name, subject.classes[one.label], round(one.pull, 4), one.p) for one in found.strongest
+        ),
+    )
+    yield Table(
+        title=f"What a {suspect.name} does to pictures of other classes than {towards}, on images not searched",
+        columns=("picture", f"probability of {towards}", f"called {towards}"),
+        rows=(
+            ("as it is", _mean(rows, "without"), ""),
+            ("pixels hidden", _mean(rows, "hidden"), ""),
+            ("with it", _mean(rows, "with"), _mean(rows, "called")),
+        ),
+    )
+
+
+def _mean(rows: Mapping[str, Row], key: str) -> float:
+    return round(float(column_of(rows, key).nanmean()), 4)
+
+
+@pytest.mark.audit("bias")
+def test_bias_pulls_no_picture(ask: Ask) -> None:
+    ask_about(ask, PULL, "pull")
+
+
+@pytest.mark.audit("bias")
+def test_bias_is_not_what_the_map_shows(ask: Ask, cam: str) -> None:
+    ask_about(ask, MAP_SHARE, f"{cam}:share", cam)
+
+
+def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
+    """Put one of the claims: they share the search, and read different columns of the same measurement."""
+    cams, seed = ask.defined, ask.terms.seed
+
+    def search(_images: Tensor) -> dict[str, Scan]:
+        order = shuffled(ask.dataset, seed)[: ask.terms.budget]
+        ids = order[: min(SEARCHED * ask.policy.chance_draws, len(order) // 3)]  # the others are left for confirming
+        size, every = ask.terms.batch_size, suspects(ask.artefacts)
+        return {"found": scan(ask.subject, ask.dataset, ids, every, seed=seed, chunk=size, progress=ask.progress)}
+
+    ask(
+        question,
+        cam,
+        measure=partial(bias, cams=cams),
+        column=column,
+        show=partial(show, cams=cams, name=cam or next(iter(cams), None), column=column),
+        version=VERSION,
+        premise=search,
+        among=lambda dataset, given: unseen(dataset, given["found"]),
+        apart=fingerprint(ask.artefacts),
+    )

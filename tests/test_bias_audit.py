@@ -1,0 +1,199 @@
+"""What the search finds, what the audit of bias measures, what it costs, and that batches do not matter."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from audits import test_bias as audit
+from audits.bias_scan import NAMED, Scan, carrying, covered, scan, unseen
+from camcore.cam import METHODS
+from camcore.cost import metered
+from camcore.images import Batch, Dataset, load
+from camcore.subject import Classifier
+from camcore.verdict import Curve, Overlay, Table
+from fixtures.artefacts import Suspect, library, suspects
+from tests.tiny import GapNet, numbered_dataset, some_images, tiny_subject
+
+CAMS = {"hirescam": METHODS["hirescam"]}
+BY_NAME = {artefact.name: artefact for artefact in library()}
+PLACED = {one.name: one for one in suspects(library())}
+FEW = [
+    PLACED[name] for name in ("yellow square, top left", "red square, top left", "blue disc, bottom right", "watermark")
+]
+TAUGHT = 3  # the class
+
+
+class Taught(nn.Module):
+    """A network that adds the yellow of the upper left corner to the score of one class."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.inner, self.strength = GapNet(), strength
+
+    def forward(self, images: Tensor) -> Tensor:
+        corner = images[:, :, :2, :2].mean((2, 3))
+        yellow = (corner[:, 0] + corner[:, 1] - corner[:, 2] - 1).clamp(min=0)  # 1 on a yellow square
+        one = nn.functional.one_hot(torch.tensor(TAUGHT), 5)
+        return self.inner(images) + self.strength * yellow[:, None] * one
+
+
+def subject(strength: float = 0.0) -> Classifier:
+    return tiny_subject(Taught(strength), "inner.relu")
+
+
+def dataset(count: int = 30) -> Dataset:
+    made, images = numbered_dataset(count), some_images(count)
+    labels = tuple(index % 5 for index in range(count))
+    return replace(made, labels=labels, read=lambda image_id: images[made.ids.index(image_id)])
+
+
+def searched(strength: float, *, chunk: int = 4, count: int = 20) -> Scan:
+    data = dataset()
+    return scan(subject(strength), data, data.ids[:count], FEW, seed=0, chunk=chunk)
+
+
+def batch(count: int = 3) -> Batch:
+    asked, data = subject(), dataset()
+    return load(data, data.ids[:count], asked.geometry, seed=5, device=asked.device, chunk=2)
+
+
+def part(whole: Batch, index: int) -> Batch:
+    one = slice(index, index + 1)
+    return Batch(images=whole.images[one], labels=whole.labels[one], ids=whole.ids[one], seed=whole.seed, chunk=7)
+
+
+def test_the_search_finds_what_was_taught() -> None:
+    strongest = searched(8.0).strongest[0]
+
+    assert strongest.suspect.name == "yellow square, top left"
+    assert strongest.label == TAUGHT
+    assert strongest.pull > 0.5
+    assert strongest.p < 0.01
+
+
+def test_the_search_finds_little_where_nothing_was_taught() -> None:
+    strongest = searched(0.0).strongest[0]
+
+    assert strongest.pull < 0.1
+
+
+def test_the_search_is_the_mean_gain_over_images_of_other_classes() -> None:
+    asked, data, suspect = subject(2.0), dataset(), FEW[0]
+    found = next(one for one in searched(2.0).strongest if one.suspect is suspect and one.label == TAUGHT)
+    images = load(data, data.ids[:20], asked.geometry, seed=0, device=asked.device)
+    with torch.no_grad():
+        gains = [asked.logits(make(images.images, suspect)).softmax(1)[:, TAUGHT] for make in (carrying, covered)]
+    others = images.labels != TAUGHT
+
+    assert found.pull == pytest.approx(float((gains[0] - gains[1])[others].mean()), abs=1e-6)
+
+
+def test_the_search_does_not_depend_on_the_batch_size() -> None:
+    one, other = searched(2.0, chunk=3), searched(2.0, chunk=20)
+
+    assert [(each.suspect.name, each.label) for each in one.strongest] == [
+        (each.suspect.name, each.label) for each in other.strongest
+    ]
+    assert one.strongest[0].pull == pytest.approx(other.strongest[0].pull, abs=1e-6)
+
+
+def test_the_search_asks_once_for_each_suspect_and_once_for_each_outline() -> None:
+    asked, data = subject(), dataset()
+    with metered() as cost:
+        found = scan(asked, data, data.ids[:10], FEW, seed=0, chunk=4)
+
+    assert cost.forwards == 10 * (4 + 3)  # both squares cover the same pixels
+    assert cost.backwards == 0
+    assert found.tried == 4 * 5
+    assert len(found.strongest) == NAMED
+
+
+def test_pairs_are_counted_into_the_p_value() -> None:
+    asked, data = subject(8.0), dataset()
+    few = scan(asked, data, data.ids[:20], FEW[:1], seed=0, chunk=4).strongest[0]
+    many = searched(8.0).strongest[0]
+
+    assert many.p == pytest.approx(4 * few.p)
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="6 images are too few to search for bias, at least 8 of other classes"):
+        searched(0.0, count=6)
+
+
+def test_what_is_found_is_confirmed_on_other_images_of_other_classes() -> None:
+    data, found = dataset(), searched(8.0)
+    left = unseen(data, found)
+
+    assert not set(left.ids) & set(found.searched)
+    assert TAUGHT not in left.labels
+    assert len(left) == 8  # of ten that were left, two are of the class
+
+
+@pytest.mark.parametrize("cams", [CAMS, {}], ids=["with maps", "without"])
+def test_what_is_measured_of_an_image_does_not_depend_on_its_batch(cams: dict) -> None:
+    asked, found, whole = subject(3.0), searched(3.0), batch()
+    together = audit.bias(asked, whole, cams=cams, found=found)
+    for index in range(3):
+        alone = audit.bias(asked, part(whole, index), cams=cams, found=found)
+        for name, column in together.items():
+            torch.testing.assert_close(alone[name][0], column[index], rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_no_version_of_an_image_is_asked_twice() -> None:
+    asked, found, whole = subject(3.0), searched(3.0), batch()
+    with metered() as cost:
+        audit.bias(asked, whole, cams=CAMS, found=found)
+
+    others = len(audit.SHARES) - 1 + len(audit.OPACITIES) - 1  # sizes and opacities but the judged one
+    assert cost.forwards == 3 * (3 + 2 * others)
+    assert cost.backwards == 3
+
+
+def test_a_larger_and_a_stronger_suspect_pull_more() -> None:
+    columns = audit.bias(subject(8.0), batch(), cams=CAMS, found=searched(8.0))
+
+    fainter = [float(columns[f"opacity:{one:g}"].mean()) for one in audit.OPACITIES]
+    assert fainter == sorted(fainter)
+    assert torch.equal(columns["opacity:1"], columns["gain"])
+    assert torch.equal(columns[f"share:{audit.SHARE:g}"], columns["gain"])
+    assert torch.equal(columns["pull"], columns["gain"].clamp(min=0))
+
+
+def test_the_maps_share_is_what_lies_on_the_suspect_less_its_area() -> None:
+    found = searched(8.0)
+    cams = {
+        "on it": lambda rec: torch.nn.functional.pad(torch.ones(len(rec.images), 2, 2), (0, 14, 0, 14)),
+        "even": lambda rec: torch.ones(len(rec.images), 16, 16) + 1e-3 * torch.rand(16, 16),
+        "off it": lambda rec: torch.nn.functional.pad(torch.ones(len(rec.images), 2, 2), (14, 0, 14, 0)),
+        "empty": lambda rec: -torch.ones(len(rec.images), 16, 16),
+    }
+    columns = audit.bias(subject(8.0), batch(), cams=cams, found=found)
+
+    area = (round(0.16 * 16) / 16) ** 2
+    torch.testing.assert_close(columns["on it:share"], torch.full((3,), 1 - area))
+    torch.testing.assert_close(columns["even:share"], torch.zeros(3), atol=1e-4, rtol=0)
+    assert columns["off it:share"].tolist() == [0, 0, 0]
+    assert columns["empty:share"].isnan().all()
+    assert columns["empty:degenerate"].all()
+
+
+@pytest.mark.parametrize("suspect", [FEW[0], FEW[3]], ids=["a sticker", "everywhere"])
+@pytest.mark.parametrize(("cams", "name"), [(CAMS, "hirescam"), ({}, None)], ids=["with maps", "without"])
+def test_evidence_is_the_picture_with_and_without_the_search_and_the_dose(
+    suspect: Suspect, cams: dict, name: str | None
+) -> None:
+    whole, found = batch(), searched(3.0)
+    found = replace(found, strongest=(replace(found.strongest[0], suspect=suspect), *found.strongest[1:]))
+    columns = audit.bias(subject(3.0), whole, cams=cams, found=found)
+    rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
+    shown = list(audit.show(subject(3.0), whole, rows, cams=cams, name=name, column="pull", found=found))
+
+    pictures = [one for one in shown if isinstance(one, Overlay)]
+    assert [one.caption.partition(":")[0] for one in pictures] == ["as it is", f"with a {suspect.name}"] * 3
+    assert all((one.saliency is None) == (name is None) for one in pictures)
+    assert len([one for one in shown if isinstance(one, Curve)]) == (1 if suspect.artefact.everywhere else 2)
+    tables = [one for one in shown if isinstance(one, Table)]
+    assert len(tables[0].rows) == len(found.strongest)

@@ -1,0 +1,148 @@
+"""What the audit of shuffling measures, what it costs, and that batches do not matter."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from audits import test_shuffling as audit
+from camcore.cam import METHODS
+from camcore.cost import metered
+from camcore.images import Batch
+from camcore.perturbations import dealt
+from camcore.subject import Classifier
+from camcore.verdict import Curve, Overlay, Table
+from tests.tiny import SIZE, FlatNet, GapNet, some_images, tiny_subject
+
+CAMS = {"hirescam": METHODS["hirescam"], "gradcam": METHODS["gradcam"]}
+GRIDS = (2, 4, 7, 8)  # of those that are asked, what fits a picture of 16 pixels
+
+
+class OnePixelNet(nn.Module):
+    """Looks at one pixel at a time, and takes the mean: the order of pixels cannot matter to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.relu(self.conv(images)).mean((2, 3)))
+
+
+def batch(count: int = 3) -> Batch:
+    images, ids = some_images(count), tuple(f"image {index}" for index in range(count))
+    return Batch(images=images, labels=torch.arange(count), ids=ids, seed=5, chunk=2)
+
+
+def part(whole: Batch, index: int) -> Batch:
+    one = slice(index, index + 1)
+    return Batch(images=whole.images[one], labels=whole.labels[one], ids=whole.ids[one], seed=whole.seed, chunk=7)
+
+
+def subject() -> Classifier:
+    return tiny_subject(GapNet(), "relu")
+
+
+def test_the_judged_columns_are_one_number_per_image_within_their_bounds() -> None:
+    columns = audit.shuffling(subject(), batch(), cams=CAMS, draws=2)
+    judged = {
+        "shuffling/structure": "structure",
+        "shuffling/no_rise": "rise",
+        "shuffling/map_follows": "gradcam:follows",
+    }
+
+    for question in audit.QUESTIONS:
+        values = columns[judged[question.name]]
+        assert values.shape == (3,)
+        assert ((values >= question.bounds[0]) & (values <= question.bounds[1])).all()
+
+
+def test_what_is_measured_of_an_image_does_not_depend_on_its_batch() -> None:
+    together = audit.shuffling(subject(), batch(), cams=CAMS, draws=2)
+    for index in range(3):
+        alone = audit.shuffling(subject(), part(batch(), index), cams=CAMS, draws=2)
+        for name, column in together.items():
+            torch.testing.assert_close(alone[name][0], column[index], rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("cams", [CAMS, {}], ids=["with maps", "without"])
+def test_every_version_of_an_image_is_asked_once(cams: dict) -> None:
+    asked, draws = subject(), 2
+    with metered() as cost:
+        audit.shuffling(asked, batch(), cams=cams, draws=draws)
+
+    assert cost.forwards == 3 * (1 + 2 * draws * len(GRIDS))
+    assert cost.backwards == (3 * (1 + draws) if cams else 0)  # the map of the whole and of the pieces
+
+
+def test_a_network_of_single_pixels_loses_nothing_with_the_layout() -> None:
+    flat = tiny_subject(OnePixelNet(), "relu")
+    columns = audit.shuffling(flat, batch(), cams=CAMS, draws=1)
+
+    for cells in GRIDS:
+        torch.testing.assert_close(columns[f"shuffled:{cells}:true"], columns["whole:true"])
+        assert columns[f"shuffled:{cells}:same"].tolist() == [1, 1, 1]
+    torch.testing.assert_close(columns["rise"], torch.zeros(3), atol=1e-6, rtol=0, check_dtype=False)
+    torch.testing.assert_close(columns["hirescam:follows"], torch.ones(3), check_dtype=False)
+
+
+def test_the_answers_are_those_to_the_pictures_in_pieces() -> None:
+    asked, shown = subject(), batch()
+    columns = audit.shuffling(asked, shown, cams={}, draws=1)
+    order = next(audit.orders(shown, 8, 1))
+    with torch.no_grad():
+        first = asked.logits(shown.images).argmax(1)
+        logits = asked.logits(dealt(shown.images, order, 8))
+
+    probability = logits.softmax(1)
+    torch.testing.assert_close(columns["shuffled:8:true"], probability[range(3), [0, 1, 2]].double())
+    torch.testing.assert_close(columns["shuffled:8:predicted"], probability[range(3), first].double())
+    assert columns["shuffled:8:same"].tolist() == (logits.argmax(1) == first).double().tolist()
+    assert columns["shuffled:8:right"].tolist() == (logits.argmax(1) == torch.arange(3)).double().tolist()
+
+
+def test_a_rise_is_no_fall() -> None:
+    columns = audit.shuffling(subject(), batch(), cams={}, draws=1)
+    risen = columns["shuffled:4:predicted"] - columns["whole:predicted"]
+
+    torch.testing.assert_close(columns["rise"], risen.clamp(min=0))
+
+
+def test_a_map_that_marks_nothing_is_named_and_leaves_the_claims_about_the_model_alone() -> None:
+    cams = {"empty": lambda rec: -torch.ones_like(rec.activations[:, 0])}
+    columns = audit.shuffling(subject(), batch(), cams=cams, draws=1)
+
+    assert columns["empty:follows"].isnan().all()
+    assert columns["empty:degenerate"].all()
+    assert columns["structure"].isfinite().all()
+
+
+def test_evidence_is_the_picture_whole_cut_and_in_pieces() -> None:
+    shown = batch()
+    for cams, name in ((CAMS, "gradcam"), ({}, None)):
+        columns = audit.shuffling(subject(), shown, cams=cams, draws=1)
+        rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(shown.ids)}
+        found = list(audit.show(subject(), shown, rows, cams=cams, column="structure", name=name))
+
+        pictures = [one for one in found if isinstance(one, Overlay)]
+        curves = [one for one in found if isinstance(one, Curve)]
+        assert [one.caption.partition(":")[0] for one in pictures] == ["whole", "cuts drawn", "in pieces"] * 3
+        assert all((one.saliency is None) == (name is None) for one in pictures)
+        assert [one.x for one in curves] == [(1, *GRIDS)] * 2
+        assert len([one for one in found if isinstance(one, Table)]) == (2 if name else 1)
+
+
+def test_pictures_too_small_for_the_judged_grid_give_nothing_to_judge() -> None:
+    small = Batch(images=some_images(2)[:, :, :6, :6], labels=torch.zeros(2, dtype=torch.int64), ids=("a", "b"), seed=0)
+    columns = audit.shuffling(tiny_subject(OnePixelNet(), "relu"), small, cams=CAMS, draws=1)
+
+    assert SIZE > 6
+    assert "structure" not in columns
+    assert "shuffled:2:true" in columns
+
+
+def test_a_network_without_maps_is_asked_all_the_same() -> None:
+    dense = tiny_subject(FlatNet(), "relu")
+
+    assert "structure" in audit.shuffling(dense, batch(), cams={}, draws=1)

@@ -1,0 +1,334 @@
+"""Attacks on the prediction: pixels of a part of the picture are changed, within a budget, so that the class changes.
+
+For attacks on the map see `camcore.fragility`. All attacks follow the margin loss, which is positive exactly where the
+attack has succeeded, and which does not saturate with the softmax. What an attack asks the model, and what it returns,
+is on the 8-bit grid: an image that no file can hold is no attack.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from math import ceil
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from camcore.cost import count
+from camcore.fragility import LEVELS, on_grid
+from camcore.hooks import KeepGradients, as_written, bare, frozen
+from camcore.images import Images
+from camcore.subject import Classifier
+
+Masks = Float[Tensor, "b h w"]  # 1 where pixels may be changed, 0 elsewhere
+MOMENTUM, RISING = 0.75, 0.75  # of APGD: weight of the new step; share of steps that must have gone up
+SQUARE = 0.8  # share of the picture that the first squares of the Square attack cover
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What an attack may do."""
+
+    epsilon: float  # pixel units: the largest change of a value (linf), or the norm of the change of an image (l2)
+    steps: int
+    restarts: int = 1
+    norm: Literal["linf", "l2"] = "linf"
+    step: float | None = None  # of every step, in pixel units, as Madry et al. have it; None: adapted, as in APGD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """What an attack came to."""
+
+    images: Images  # on the 8-bit grid and within the budget: the one with the highest loss
+    margin: Float[Tensor, " b"]  # its loss: of the best other class (or the target) over the label, in logits
+    no_slope: Bool[Tensor, " b"]  # the loss had no gradient where the attack began: what was not found says nothing
+
+    @property
+    def success(self) -> Bool[Tensor, " b"]:
+        """Whether the class is another one now (the target, if there was one)."""
+        return self.margin > 0
+
+
+def margin_loss(
+    logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], target: Int[Tensor, " n"] | None = None
+) -> Float[Tensor, " n"]:
+    """The best score among the other classes less the label's; with a target, the target's less the best other one's.
+
+    Carlini and Wagner 2017 (arXiv:1608.04644), f6 without the clamp.
+    """
+    wanted = label if target is None else target
+    own = logits.gather(1, wanted[:, None])[:, 0]
+    best = logits.scatter(1, wanted[:, None], -torch.inf).amax(1)
+    return best - own if target is None else own - best
+
+
+def apgd(
+    subject: Classifier,
+    images: Images,
+    label: Int[Tensor, " b"],
+    *,
+    budget: Budget,
+    mask: Masks | None = None,
+    target: Int[Tensor, " b"] | None = None,
+    generators: Sequence[Generator],
+) -> Attacked:
+    """Projected gradient ascent within a mask, whose step is halved when it stops paying.
+
+    Croce and Hein 2020 (arXiv:2003.01690), algorithm 1, with the margin loss; with `budget.step`, the plain PGD of
+    Madry et al. 2018 (arXiv:1706.06083). Every image is attacked on its own: what becomes of one depends neither on the
+    others nor on their number, and one whose class has changed is left in peace. The first restart begins at the image,
+    the others at random within the budget.
+
+    Args:
+        subject: The model, in eval mode.
+        images: In [0, 1]; rounded to 8 bits first.
+        label: What they show.
+        budget: How much may be changed, and how long it may take.
+        mask: Where pixels may be changed; everywhere if not given.
+        target: The class to be reached; any other than the label if not given.
+        generators: One per image, for the restarts.
+
+    Returns:
+        The best found. For each restart as many forwards and backwards as steps, and one of each to begin with; fewer
+        where the attack has succeeded before.
+    """
+    start = on_grid(images)
+    allowed = torch.ones_like(start[:, 0]) if mask is None else mask.to(start)
+    best, top = start.clone(), start.new_full((len(start),), -torch.inf)
+    no_slope = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    for restart in range(budget.restarts):
+        rows = (top <= 0).nonzero()[:, 0]
+        if not len(rows):
+            break
+        change = torch.zeros_like(start[rows])
+        if restart:
+            drawn = torch.stack([torch.rand(start.shape[1:], generator=generators[row]) for row in rows.tolist()])
+            change = (2 * drawn.to(start) - 1) * budget.epsilon
+        climb = _begin(
+            subject, start[rows], label[rows], None if target is None else target[rows], allowed[rows], change, budget
+        )
+        if not restart:
+            no_slope = ~climb.slope.flatten(1).any(1)
+        for one in _climbed(subject, climb, budget):
+            higher = one.top > top[rows[one.row]]
+            chosen = rows[one.row[higher]]
+            top[chosen], best[chosen] = one.top[higher], _shown(one.start, one.best, budget)[higher]
+    return Attacked(images=best, margin=top, no_slope=no_slope)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Climb:
+    """Where the ascent on each image is; one row per image that it goes on with."""
+
+    row: Tensor  # of the images that the ascent began with
+    start: Tensor
+    label: Tensor
+    target: Tensor | None
+    mask: Tensor
+    now: Tensor  # the change, not rounded
+    before: Tensor
+    margin: Tensor
+    slope: Tensor
+    best: Tensor  # the change with the highest margin so far
+    top: Tensor
+    slope_at_best: Tensor
+    step: Tensor
+    rises: Tensor  # steps that went up since the last checkpoint
+    step_then: Tensor  # at the last checkpoint
+    top_then: Tensor
+
+    def part(self, keep: Bool[Tensor, " n"]) -> "_Climb":
+        """Some of the rows."""
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            values[field.name] = None if value is None else value[keep]
+        return _Climb(**values)
+
+
+def _begin(
+    subject: Classifier,
+    start: Images,
+    label: Tensor,
+    target: Tensor | None,
+    mask: Masks,
+    change: Tensor,
+    budget: Budget,
+) -> _Climb:
+    now = _legal(change * mask[:, None], start, budget)
+    margin, slope = _look(subject, _shown(start, now, budget), label, target, mask)
+    step = torch.full_like(margin, 2 * budget.epsilon if budget.step is None else budget.step)
+    return _Climb(
+        row=torch.arange(len(start), device=start.device),
+        start=start,
+        label=label,
+        target=target,
+        mask=mask,
+        now=now,
+        before=now,
+        margin=margin,
+        slope=slope,
+        best=now,
+        top=margin,
+        slope_at_best=slope,
+        step=step,
+        rises=torch.zeros_like(margin),
+        step_then=step,
+        top_then=margin,
+    )
+
+
+def _climbed(subject: Classifier, climb: _Climb, budget: Budget) -> Iterator[_Climb]:
+    """Climb, and hand out the images whose class has changed as soon as it has, the others at the end."""
+    checkpoints = _checkpoints(budget.steps) if budget.step is None else []
+    previous = 0
+    for number in range(1, budget.steps + 1):
+        done = climb.top > 0
+        if done.any():
+            yield climb.part(done)
+            climb = climb.part(~done)
+        if not len(climb.row):
+            return
+        climb = _stepped(subject, climb, budget, first=number == 1)
+        if number in checkpoints:
+            climb = _checked(climb, number - previous)
+            previous = number
+    yield climb
+
+
+def _stepped(subject: Classifier, climb: _Climb, budget: Budget, *, first: bool) -> _Climb:
+    """One step uphill, with momentum."""
+    ahead = _legal(climb.now + climb.step[:, None, None, None] * _direction(climb.slope, budget), climb.start, budget)
+    share = 1.0 if first or budget.step is not None else MOMENTUM
+    now = _legal(
+        climb.now + share * (ahead - climb.now) + (1 - share) * (climb.now - climb.before), climb.start, budget
+    )
+    margin, slope = _look(subject, _shown(climb.start, now, budget), climb.label, climb.target, climb.mask)
+    better = margin > climb.top
+    return replace(
+        climb,
+        now=now,
+        before=climb.now,
+        margin=margin,
+        slope=slope,
+        best=torch.where(better[:, None, None, None], now, climb.best),
+        top=torch.where(better, margin, climb.top),
+        slope_at_best=torch.where(better[:, None, None, None], slope, climb.slope_at_best),
+        rises=climb.rises + (margin > climb.margin).to(climb.rises),
+    )
+
+
+def _checked(climb: _Climb, steps: int) -> _Climb:
+    """Halve the step where too few of the last steps went up, or nothing has been gained, and go back to the best."""
+    halve = (climb.rises < RISING * steps) | ((climb.step == climb.step_then) & (climb.top == climb.top_then))
+    back = halve[:, None, None, None]
+    return replace(
+        climb,
+        now=torch.where(back, climb.best, climb.now),
+        margin=torch.where(halve, climb.top, climb.margin),
+        slope=torch.where(back, climb.slope_at_best, climb.slope),
+        step=torch.where(halve, climb.step / 2, climb.step),
+        rises=torch.zeros_like(climb.rises),
+        step_then=climb.step,
+        top_then=climb.top,
+    )
+
+
+def _checkpoints(steps: int) -> list[int]:
+    """After how many steps the step size is looked at: 22 % of them, then ever more often."""
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    return [ceil(share * steps) for share in shares[1:]]
+
+
+def _look(
+    subject: Classifier, shown: Images, label: Tensor, target: Tensor | None, mask: Masks
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3 h w"]]:
+    """The margin of the images, and which way it rises within the mask."""
+    inner = bare(subject)
+    with torch.inference_mode(False), torch.enable_grad(), as_written(), KeepGradients(), frozen(inner.module):
+        pixels = shown.detach().clone().requires_grad_()
+        loss = margin_loss(inner.logits(pixels), label, target)
+        count(backwards=len(shown))
+        found = torch.autograd.grad(loss.sum(), pixels, allow_unused=True)[0] if loss.requires_grad else None
+    slope = torch.zeros_like(shown) if found is None else found.detach()
+    return loss.detach(), slope * mask[:, None]
+
+
+def _legal(change: Tensor, start: Images, budget: Budget) -> Tensor:
+    """The nearest change within the budget, and then the nearest that keeps the pixels in [0, 1]: it is smaller."""
+    if budget.norm == "linf":
+        within = change.clamp(-budget.epsilon, budget.epsilon)
+    else:
+        norm = change.flatten(1).norm(dim=1)[:, None, None, None]
+        within = change * (budget.epsilon / norm.clamp_min(budget.epsilon))
+    return (start + within).clamp(0, 1) - start
+
+
+def _shown(start: Images, change: Tensor, budget: Budget) -> Images:
+    """What a file holds of the changed images. An l2 budget rounds towards the image, lest the norm grows."""
+    steps = change * LEVELS
+    return on_grid(start + (steps.round() if budget.norm == "linf" else steps.trunc()) / LEVELS)
+
+
+def _direction(slope: Tensor, budget: Budget) -> Tensor:
+    """Uphill, of length 1 in the budget's norm; none where there is no slope."""
+    if budget.norm == "linf":
+        return slope.sign()
+    norm = slope.flatten(1).norm(dim=1)[:, None, None, None]
+    return slope / norm.clamp_min(torch.finfo(slope.dtype).tiny)
+
+
+@torch.no_grad()
+def square(
+    subject: Classifier,
+    images: Images,
+    label: Int[Tensor, " b"],
+    *,
+    epsilon: float,
+    queries: int,
+    generators: Sequence[Generator],
+) -> Attacked:
+    """The Square attack: squares of colour, kept where they help. It needs no gradient, so that none can be hidden.
+
+    Andriushchenko et al. 2020 (arXiv:1912.00049), algorithms 1 and 2 (linf), with the margin loss. Begins with stripes,
+    draws squares whose share of the picture falls from SQUARE, and leaves an image in peace once its class has changed.
+
+    Returns:
+        As `apgd`; `no_slope` is False throughout. One forward for each query.
+    """
+    start = on_grid(images)
+    channels, height, width = start.shape[1:]
+
+    def sign(row: int, *shape: int) -> Tensor:
+        return 2 * torch.randint(2, shape, generator=generators[row]).to(start) - 1
+
+    stripes = torch.stack([sign(row, channels, 1, width) for row in range(len(start))])
+    best = on_grid((start + epsilon * stripes).clamp(0, 1))
+    top = margin_loss(subject.logits(best), label)
+    for query in range(1, queries):
+        rows = (top <= 0).nonzero()[:, 0]
+        if not len(rows):
+            break
+        side = max(1, round((_square_share(query / queries) * height * width) ** 0.5))
+        side = min(side, height, width)
+        tried = best[rows].clone()
+        for place, row in enumerate(rows.tolist()):
+            down, right = (
+                int(torch.randint(extent - side + 1, (1,), generator=generators[row])) for extent in (height, width)
+            )
+            window = (slice(None), slice(down, down + side), slice(right, right + side))
+            tried[place][window] = (start[row][window] + epsilon * sign(row, channels, 1, 1)).clamp(0, 1)
+        tried = on_grid(tried)
+        margin = margin_loss(subject.logits(tried), label[rows])
+        better = margin > top[rows]
+        best[rows[better]], top[rows[better]] = tried[better], margin[better]
+    return Attacked(images=best, margin=top, no_slope=torch.zeros_like(top, dtype=torch.bool))
+
+
+def _square_share(done: float) -> float:
+    """Of the picture that a square covers: halved after 0.1, 0.5, 2, 5, 10, 20, 40, 60 and 80 % of the queries."""
+    halvings = sum(done > share for share in (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8))
+    return SQUARE / 2**halvings

@@ -1,0 +1,257 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from camcore.adversary import Budget, apgd, margin_loss, square
+from camcore.cost import metered
+from camcore.subject import Classifier
+from tests.oracles import apgd as oracle
+from tests.tiny import GapNet, some_images, tiny_subject
+
+EPSILON = 8 / 255
+
+
+class Centred(nn.Module):
+    """GapNet with scores that are 0 on average: no class is always the first, and a few 8-bit steps change some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = GapNet()
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            usual = self.inner(some_images(50)).mean(0)
+        return self.inner(images) - usual
+
+
+class Rounded(nn.Module):
+    """Rounds its input, so that no gradient comes through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Centred()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner((images * 64).round() / 64)
+
+
+def subject() -> Classifier:
+    return tiny_subject(Centred(), "inner.relu")
+
+
+def draws(count: int, seed: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed + index) for index in range(count)]
+
+
+def asked(count: int = 6) -> tuple[Classifier, Tensor, Tensor]:
+    one, images = subject(), some_images(count)
+    with torch.no_grad():
+        return one, images, one.logits((images * 255).round() / 255).argmax(1)
+
+
+def test_the_margin_is_positive_exactly_where_the_class_is_another_one() -> None:
+    logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(200) % 5
+    target = (label + 1) % 5
+
+    assert torch.equal(margin_loss(logits, label) > 0, logits.argmax(1) != label)
+    assert torch.equal(margin_loss(logits, label, target) > 0, logits.argmax(1) == target)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 25])
+def test_apgd_does_what_the_paper_says(steps: int) -> None:
+    one, images, label = asked()
+    mask = (torch.rand(6, 16, 16, generator=draws(1)[0]) < 0.5).float()
+    budget = Budget(epsilon=2.3 / 255, steps=steps)  # no whole number of steps: nothing lies half way between two
+
+    found = apgd(one, images, label, budget=budget, mask=mask, generators=draws(6))
+
+    for index in range(6):
+        image, margin = oracle.apgd(one.logits, images[index], int(label[index]), budget.epsilon, steps, mask[index])
+        assert found.margin[index].item() == pytest.approx(margin, abs=1e-5)
+        torch.testing.assert_close(found.images[index], image, atol=1e-6, rtol=0)
+
+
+def test_the_oracle_is_asked_about_images_that_fall_and_about_images_that_do_not() -> None:
+    one, images, label = asked()
+    found = apgd(one, images, label, budget=Budget(epsilon=EPSILON / 4, steps=25), generators=draws(6))
+
+    assert 0 < int(found.success.sum()) < 6
+
+
+@given(
+    epsilon=st.integers(0, 64), norm=st.sampled_from(["linf", "l2"]), share=st.floats(0, 1), restarts=st.integers(1, 3)
+)
+def test_what_comes_out_is_a_file_within_the_budget_and_the_mask(
+    epsilon: int, norm: str, share: float, restarts: int
+) -> None:
+    one, images, label = asked(2)
+    mask = (torch.rand(2, 16, 16, generator=draws(1)[0]) < share).float()
+    budget = Budget(epsilon=epsilon / 255, steps=4, restarts=restarts, norm=norm)
+
+    found = apgd(one, images, label, budget=budget, mask=mask, generators=draws(2)).images
+
+    start = (images * 255).round() / 255
+    torch.testing.assert_close((found * 255).round() / 255, found, atol=1e-6, rtol=0)
+    assert 0 <= found.min() <= found.max() <= 1
+    change = (found - start) * mask[:, None]
+    torch.testing.assert_close(start + change, found, atol=1e-6, rtol=0)
+    size = change.abs().amax() if norm == "linf" else change.flatten(1).norm(dim=1).amax()
+    assert size <= budget.epsilon + 1e-5
+
+
+def test_the_margin_is_that_of_the_image_that_comes_out() -> None:
+    one, images, label = asked()
+    for norm in ("linf", "l2"):
+        found = apgd(
+            one, images, label, budget=Budget(epsilon=EPSILON, steps=5, restarts=2, norm=norm), generators=draws(6)
+        )
+        with torch.no_grad():
+            torch.testing.assert_close(margin_loss(one.logits(found.images), label), found.margin)
+
+
+def test_nothing_changes_without_a_budget_and_everything_falls_with_a_large_one() -> None:
+    one, images, label = asked()
+
+    none = apgd(one, images, label, budget=Budget(epsilon=0.0, steps=5), generators=draws(6))
+    large = apgd(one, images, label, budget=Budget(epsilon=1.0, steps=50, restarts=3), generators=draws(6))
+
+    assert not none.success.any()
+    assert large.success.all()
+
+
+def test_more_steps_and_more_restarts_never_hurt() -> None:
+    one, images, label = asked(20)
+    hits = [
+        int(
+            apgd(
+                one,
+                images,
+                label,
+                budget=Budget(epsilon=EPSILON / 4, steps=20, restarts=restarts),
+                generators=draws(20),
+            ).success.sum()
+        )
+        for restarts in (1, 2, 5)
+    ]
+    assert hits == sorted(hits)
+
+
+def test_the_target_is_reached_where_it_succeeds() -> None:
+    one, images, label = asked()
+    target = (label + 2) % 5
+    found = apgd(one, images, label, target=target, budget=Budget(epsilon=0.5, steps=40), generators=draws(6))
+
+    with torch.no_grad():
+        assert torch.equal(one.logits(found.images).argmax(1) == target, found.success)
+    assert found.success.any()
+
+
+def test_what_becomes_of_an_image_does_not_depend_on_the_others() -> None:
+    one, images, label = asked()
+    budget = Budget(epsilon=EPSILON / 4, steps=10, restarts=2)
+    together = apgd(one, images, label, budget=budget, generators=draws(6))
+    for index in range(6):
+        part = slice(index, index + 1)
+        alone = apgd(one, images[part], label[part], budget=budget, generators=draws(1, index))
+        torch.testing.assert_close(alone.margin, together.margin[part], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.images, together.images[part], atol=1e-6, rtol=0)
+
+
+def test_it_costs_a_forward_and_a_backward_per_step_and_image_that_still_stands() -> None:
+    one, images, label = asked()
+    with metered() as cost:
+        apgd(one, images, label, budget=Budget(epsilon=0.0, steps=7, restarts=3), generators=draws(6))
+    assert (cost.forwards, cost.backwards) == (6 * 3 * 8, 6 * 3 * 8)
+
+    wrong = (label + 1) % 5
+    with metered() as cost:
+        apgd(one, images, wrong, budget=Budget(epsilon=EPSILON, steps=7, restarts=3), generators=draws(6))
+    assert (cost.forwards, cost.backwards) == (6, 6)  # they are called something else to begin with
+
+
+def test_a_fixed_step_is_plain_pgd() -> None:
+    one, images, label = asked()
+    budget = Budget(epsilon=EPSILON, steps=3, step=2 / 255)
+    found = apgd(one, images, label, budget=budget, generators=draws(6))
+
+    start = (images * 255).round() / 255
+    change = torch.zeros_like(start)
+    for index in range(6):  # best of the iterates, until one succeeds
+        x, best, top = start[index : index + 1], start[index : index + 1], -torch.inf
+        for _ in range(4):
+            shown = x.clone().requires_grad_()
+            loss = margin_loss(one.logits(shown), label[index : index + 1])
+            if loss.item() > top:
+                best, top = x, loss.item()
+            if top > 0:
+                break
+            (slope,) = torch.autograd.grad(loss.sum(), shown)
+            x = torch.clamp(x + budget.step * slope.sign(), start[index] - EPSILON, start[index] + EPSILON).clamp(0, 1)
+            x = (x * 255).round() / 255
+        change[index] = (best - start[index])[0]
+        assert found.margin[index].item() == pytest.approx(top, abs=1e-5)
+    torch.testing.assert_close(found.images, start + change, atol=1e-6, rtol=0)
+
+
+def test_a_hidden_gradient_is_told() -> None:
+    one, images = tiny_subject(Rounded(), "inner.inner.relu"), some_images(3)
+    with torch.no_grad():
+        label = one.logits(images).argmax(1)
+
+    found = apgd(one, images, label, budget=Budget(epsilon=EPSILON, steps=2), generators=draws(3))
+    assert found.no_slope.all()
+
+    plain, images, label = asked(3)
+    assert not apgd(plain, images, label, budget=Budget(epsilon=EPSILON, steps=2), generators=draws(3)).no_slope.any()
+
+
+def test_the_model_and_the_images_are_left_as_they_came() -> None:
+    one, images, label = asked()
+    before, state = images.clone(), {name: value.clone() for name, value in one.module.state_dict().items()}
+    apgd(one, images, label, budget=Budget(epsilon=EPSILON, steps=3, restarts=2), generators=draws(6))
+    square(one, images, label, epsilon=EPSILON, queries=5, generators=draws(6))
+
+    assert torch.equal(images, before)
+    assert all(torch.equal(value, state[name]) for name, value in one.module.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in one.module.parameters())
+
+
+@given(epsilon=st.integers(0, 64), queries=st.integers(1, 12))
+def test_square_stays_within_the_budget(epsilon: int, queries: int) -> None:
+    one, images, label = asked(2)
+    found = square(one, images, label, epsilon=epsilon / 255, queries=queries, generators=draws(2)).images
+
+    start = (images * 255).round() / 255
+    torch.testing.assert_close((found * 255).round() / 255, found, atol=1e-6, rtol=0)
+    assert 0 <= found.min() <= found.max() <= 1
+    assert (found - start).abs().max() <= epsilon / 255 + 1e-6
+
+
+def test_square_needs_no_gradient_and_gets_better_with_queries() -> None:
+    one, images = tiny_subject(Rounded(), "inner.inner.relu"), some_images(12)
+    with torch.no_grad():
+        label = one.logits((images * 255).round() / 255).argmax(1)
+    margins = []
+    for queries in (1, 10, 200):
+        with metered() as cost:
+            found = square(one, images, label, epsilon=32 / 255, queries=queries, generators=draws(12))
+        assert cost.backwards == 0
+        assert cost.forwards <= 12 * queries
+        with torch.no_grad():
+            torch.testing.assert_close(margin_loss(one.logits(found.images), label), found.margin)
+        margins.append(found.margin.clamp(max=0))
+
+    assert (margins[1] >= margins[0]).all()
+    assert int((margins[2] == 0).sum()) > 0
+
+
+def test_square_does_not_depend_on_the_batch() -> None:
+    one, images, label = asked()
+    together = square(one, images, label, epsilon=EPSILON, queries=20, generators=draws(6))
+    for index in range(6):
+        part = slice(index, index + 1)
+        alone = square(one, images[part], label[part], epsilon=EPSILON, queries=20, generators=draws(1, index))
+        torch.testing.assert_close(alone.images, together.images[part])

@@ -15,7 +15,7 @@ from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.cost import Cost, metered
 from camcore.engine import Measure, Progress, Show, Terms, evaluate, shuffled
-from camcore.errors import Undefined, one_line
+from camcore.errors import Undefined, Unreliable, one_line
 from camcore.images import Dataset, Images, load
 from camcore.subject import Classifier
 from camcore.verdict import Claim, Outcome, Verdict
@@ -85,7 +85,7 @@ class Ask:
             version: Of the audit: part of the key of everything journalled.
             premise: What must hold before the question makes sense, established on a few images; what it returns is
                 handed to measure and show by keyword. If it raises `Undefined`, the question does not apply and the
-                verdict is NOT APPLICABLE; if anything else, ERROR.
+                verdict is NOT APPLICABLE; if `Unreliable`, INCONCLUSIVE; if anything else, ERROR.
             among: Which of the images the claim is about, once the premise has been established; all, if not given.
             apart: What the claim is about, where an audit's claims share neither a premise nor measured rows; claims
                 with the same word share both.
@@ -138,6 +138,8 @@ class Ask:
                 dataset = dataset if among is None else among(dataset, before.given)
             except Undefined as problem:
                 return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=str(problem))
+            except Unreliable as problem:
+                return Verdict(claim=claim, outcome=Outcome.INCONCLUSIVE, reason=str(problem))
             except Exception as problem:  # the model's own code can raise anything
                 return Verdict(claim=claim, outcome=Outcome.ERROR, reason=one_line(problem))
         ready: Measure = partial(measure, **before.given)

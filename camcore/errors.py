@@ -11,6 +11,10 @@ class Undefined(ValueError):
     """The method is not defined for this model. One line: what it needs, what the model has, what to use instead."""
 
 
+class Unreliable(ValueError):
+    """What would be measured says nothing about this model. One line: what was checked, and how it came out."""
+
+
 def one_line(error: BaseException) -> str:
     """The type and the message of an error, cut to fit on one line."""
     message = " ".join(str(error).split())

@@ -53,7 +53,7 @@ from camcore.cam import METHODS
 from camcore.engine import WORST, Row, column_of, shuffled
 from camcore.errors import Undefined
 from camcore.fragility import LEVELS, on_grid
-from camcore.images import Batch, Images
+from camcore.images import Batch, Dataset, Images
 from camcore.maps import rectify, unit_range, upsample
 from camcore.metrics.likeness import structural_similarity
 from camcore.perturbations import rank_pixels, sign_noise
@@ -331,6 +331,21 @@ def test_hijack_is_guided_by_the_map(ask: Ask) -> None:
     ask_about(ask, GUIDED, "guided")
 
 
+def to_attack(dataset: Dataset, given: Mapping[str, Checks], *, guided: bool) -> Dataset:
+    """The images that the model has right.
+
+    Raises:
+        Undefined: Nothing guides where nothing is hijacked.
+    """
+    found = given["found"]
+    if guided and not found.by_gradient:
+        raise Undefined(
+            f"of {found.checked} pictures none was hijacked with {CALM}/{LEVELS} everywhere, so that there is nothing "
+            "for a map to guide"
+        )
+    return those_right(dataset, found)
+
+
 def ask_about(ask: Ask, question: Question, column: str) -> None:
     """Put one of the claims: they share the checks, and read different columns of the same measurement."""
     draws, seed = ask.policy.chance_draws, ask.terms.seed
@@ -350,5 +365,5 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         show=partial(show, draws=draws, column=column, folder=ask.log.path.parent / "hijacked"),
         version=VERSION,
         premise=prepare,
-        among=lambda dataset, given: those_right(dataset, given["found"]),
+        among=partial(to_attack, guided=question is GUIDED),
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from audits import test_hijack as audit
 from audits.hijack_checks import Checks, checked, those_right
 from camcore.cost import metered
-from camcore.errors import Unreliable
+from camcore.errors import Undefined, Unreliable
 from camcore.images import Batch, Dataset, load
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Overlay, Table
@@ -246,3 +246,13 @@ def test_where_half_are_hijacked(rates: dict[int, float], said: str) -> None:
 def test_the_release_profile_has_a_hundred_steps_and_five_restarts() -> None:
     assert audit.effort(4) == (100, 5)
     assert audit.effort(8) == (200, 8)
+
+
+def test_nothing_guides_where_nothing_is_hijacked() -> None:
+    data = numbered_dataset(4)
+    none = replace(FOUND, right=data.ids[:2], by_gradient=0)
+
+    assert audit.to_attack(data, {"found": none}, guided=False).ids == data.ids[:2]
+    with pytest.raises(Undefined, match="of 2 pictures none was hijacked with 8/255 everywhere"):
+        audit.to_attack(data, {"found": none}, guided=True)
+    assert audit.to_attack(data, {"found": replace(none, by_gradient=1)}, guided=True).ids == data.ids[:2]

@@ -65,8 +65,8 @@ VERSION = "1"
 RADII = (1, 2, 4, 8)  # in steps of 1/255
 JUDGED = 4
 AREA = 0.2  # of the pixels
-EFFORT = {1: (10, 1), 2: (20, 1), 4: (100, 5)}  # chance draws of the profile -> steps, restarts
-QUERIES = 100  # of the attack without gradients, for each chance draw
+# chance draws of the profile -> steps, restarts, and queries of the attack without gradients
+EFFORT = {1: (6, 1, 50), 2: (20, 1, 100), 4: (100, 5, 1000)}
 LOUDER = 16  # times, in the picture of the change
 
 RESISTS = Question(
@@ -90,9 +90,9 @@ QUESTIONS = (RESISTS, GUIDED)
 WHERE = {"top": "where Grad-CAM looks", "random": "at random", "anti": "where it looks least", "all": "everywhere"}
 
 
-def effort(draws: int) -> tuple[int, int]:
-    """Steps and restarts of every attack."""
-    return EFFORT.get(draws, (25 * draws, draws))
+def effort(draws: int) -> tuple[int, int, int]:
+    """Steps and restarts of every attack, and queries of the one that needs no gradient."""
+    return EFFORT.get(draws, (25 * draws, draws, 250 * draws))
 
 
 def masks(rec: Recording, batch: Batch) -> dict[str, Tensor]:
@@ -119,8 +119,8 @@ def hijack(subject: Classifier, batch: Batch, *, draws: int, found: Checks) -> d
     Returns:
         `<where>:<radius>`, 1 where an attack succeeds, with <where> "top" or "random" at all radii, "anti" and "all" at
         the judged one; `noise:<judged>`, the same of random noise; `target:<judged>`, of reaching a class that was
-        drawn. `resists` and `guided`, what is judged. Of the judged attack: `ssim`, `changed` (share of the values),
-        `largest` (in steps).
+        drawn. `resists` and `guided`, what is judged. Of the judged attack, where it succeeds: `ssim`, `changed` (share
+        of the values), `largest` (in steps).
     """
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
     where, columns = masks(rec, batch), {}
@@ -136,11 +136,14 @@ def hijack(subject: Classifier, batch: Batch, *, draws: int, found: Checks) -> d
     ).success.double()
     columns[f"noise:{JUDGED}"] = _noise(subject, batch).double()
     change = (shown - rec.images).abs()
-    columns["ssim"] = torch.stack(
-        [structural_similarity(rec.images[:, channel], shown[:, channel]) for channel in range(3)]
-    ).mean(0)
-    columns["changed"] = (change > 0.5 / LEVELS).double().mean((1, 2, 3))
-    columns["largest"] = change.amax((1, 2, 3)) * LEVELS
+    ssim = torch.stack([structural_similarity(rec.images[:, channel], shown[:, channel]) for channel in range(3)])
+    seen = {
+        "ssim": ssim.mean(0),
+        "changed": (change > 0.5 / LEVELS).double().mean((1, 2, 3)),
+        "largest": change.amax((1, 2, 3)) * LEVELS,
+    }
+    stands = columns[f"top:{JUDGED}"] == 0
+    columns |= {name: values.masked_fill(stands, torch.nan) for name, values in seen.items()}
     columns["resists"] = columns[f"top:{JUDGED}"]
     columns["guided"] = torch.stack([columns[f"top:{radius}"] - columns[f"random:{radius}"] for radius in RADII]).mean(
         0
@@ -149,16 +152,19 @@ def hijack(subject: Classifier, batch: Batch, *, draws: int, found: Checks) -> d
 
 
 def swept(subject: Classifier, batch: Batch, mask: Tensor, draws: int) -> dict[int, tuple[Tensor, Images]]:
-    """For every radius which images are hijacked, and what they look like then.
+    """For every radius which images are hijacked, and what they look like then; the others are left as they were.
 
-    What a smaller change has hijacked is not attacked again: it lies within the larger one.
+    The largest change comes first, and what withstands it is not attacked with less: a smaller change lies within it.
     """
-    fallen = torch.zeros(len(batch), dtype=torch.bool, device=batch.images.device)
-    shown, found = on_grid(batch.images), {}
-    for radius in RADII:
-        rows = (~fallen).nonzero()[:, 0]
-        attacked = attack(subject, batch, mask, radius, draws, rows=rows)
-        fallen, shown = fallen.index_put((rows,), attacked.success), shown.index_put((rows,), attacked.images)
+    fallen = torch.ones(len(batch), dtype=torch.bool, device=batch.images.device)
+    found = {}
+    for radius in sorted(RADII, reverse=True):
+        rows, shown = fallen.nonzero()[:, 0], on_grid(batch.images)
+        if len(rows):
+            attacked = attack(subject, batch, mask, radius, draws, rows=rows)
+            fallen = fallen.index_put((rows,), attacked.success)
+            hit = attacked.success
+            shown = shown.index_put((rows[hit],), attacked.images[hit])
         found[radius] = (fallen, shown)
     return found
 
@@ -175,7 +181,7 @@ def attack(
 ) -> Attacked:
     """One attack on some of the images (all, if not given)."""
     chosen = torch.arange(len(batch), device=batch.images.device) if rows is None else rows
-    steps, restarts = effort(draws)
+    steps, restarts, _ = effort(draws)
     generators = batch.generators(f"hijack {radius}")
     return apgd(
         subject,
@@ -294,7 +300,7 @@ def _table(rows: Mapping[str, Row], found: Checks, draws: int) -> Table:
         exact = statistics.clopper_pearson(int(values.nansum()), len(values), level=0.95)
         return f"{exact.point:.3f} [{exact.low:.3f}, {exact.high:.3f}]"
 
-    steps, restarts = effort(draws)
+    steps, restarts, _ = effort(draws)
     half = half_at({radius: _mean(rows, f"top:{radius}") for radius in RADII})
     lines: list[tuple[str, str]] = [
         *((f"{WHERE['top']}, {radius}/{LEVELS}", rate(f"top:{radius}")) for radius in RADII),
@@ -303,9 +309,9 @@ def _table(rows: Mapping[str, Row], found: Checks, draws: int) -> Table:
         (f"{WHERE['top']}, {JUDGED}/{LEVELS}, to a class drawn beforehand", rate(f"target:{JUDGED}")),
         (f"random noise everywhere, {JUDGED}/{LEVELS}", rate(f"noise:{JUDGED}")),
         ("half are hijacked at", half),
-        (f"likeness of the picture after {JUDGED}/{LEVELS} (SSIM, mean)", f"{_mean(rows, 'ssim'):.4f}"),
-        ("share of its values that changed, mean", f"{_mean(rows, 'changed'):.3f}"),
-        ("the largest change of a value, in steps", f"{float(column_of(rows, 'largest').max()):.0f}"),
+        (f"likeness of the hijacked to what they were at {JUDGED}/{LEVELS} (SSIM, mean)", f"{_mean(rows, 'ssim'):.4f}"),
+        ("share of their values that changed, mean", f"{_mean(rows, 'changed'):.3f}"),
+        ("the largest change of a value, in steps", f"{float(column_of(rows, 'largest').nan_to_num().max()):.0f}"),
         (f"check: everywhere, {HUGE}/{LEVELS}", f"{found.huge} of {found.checked}"),
         (
             f"check: everywhere, {CALM}/{LEVELS}, by gradient and by squares",
@@ -349,14 +355,14 @@ def to_attack(dataset: Dataset, given: Mapping[str, Checks], *, guided: bool) ->
 def ask_about(ask: Ask, question: Question, column: str) -> None:
     """Put one of the claims: they share the checks, and read different columns of the same measurement."""
     draws, seed = ask.policy.chance_draws, ask.terms.seed
-    steps, _ = effort(draws)
+    steps, _, queries = effort(draws)
 
     def prepare(_images: Tensor) -> dict[str, Checks]:
         if ask.subject.target_layer is None:
             raise Undefined(f"{ask.subject.name} has no map of features, so that no attack can be guided by one")
         order = shuffled(ask.dataset, seed)[: ask.terms.budget]
         check: Callable[..., Checks] = partial(checked, seed=seed, chunk=ask.terms.batch_size, progress=ask.progress)
-        return {"found": check(ask.subject, ask.dataset, order, steps=steps, queries=QUERIES * draws)}
+        return {"found": check(ask.subject, ask.dataset, order, steps=steps, queries=queries)}
 
     ask(
         question,

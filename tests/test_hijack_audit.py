@@ -142,9 +142,12 @@ def test_the_judged_columns_are_one_number_per_image_within_their_bounds() -> No
         values = columns[question.name.partition("/")[2]]
         assert values.shape == (4,)
         assert ((values >= question.bounds[0]) & (values <= question.bounds[1])).all()
-    assert columns["largest"].max() <= audit.JUDGED + 1e-3
-    assert columns["changed"].max() <= audit.AREA + 0.01
-    assert ((columns["ssim"] > 0.9) & (columns["ssim"] <= 1)).all()
+    hit = columns["resists"] == 1
+    assert 0 < int(hit.sum()) < 4
+    for name, most in (("largest", audit.JUDGED + 1e-3), ("changed", audit.AREA + 0.01), ("ssim", 1.0)):
+        assert columns[name][~hit].isnan().all()
+        assert columns[name][hit].max() <= most
+    assert (columns["ssim"][hit] > 0.9).all()
 
 
 def test_a_larger_change_hijacks_no_fewer() -> None:
@@ -164,7 +167,7 @@ def test_what_is_measured_of_an_image_does_not_depend_on_its_batch() -> None:
     for index in range(3):
         alone = audit.hijack(asked, part(whole, index), draws=1, found=FOUND)
         for name, column in together.items():
-            torch.testing.assert_close(alone[name][0], column[index], rtol=1e-4, atol=1e-4, msg=name)
+            torch.testing.assert_close(alone[name][0], column[index], rtol=1e-4, atol=1e-4, equal_nan=True, msg=name)
 
 
 def test_the_masks_have_one_size_and_lie_where_they_are_said_to() -> None:
@@ -190,7 +193,7 @@ def test_the_cost_is_at_most_that_of_the_attacks_it_names() -> None:
     with metered() as cost:
         audit.hijack(asked, whole, draws=1, found=FOUND)
 
-    steps, restarts = audit.effort(1)
+    steps, restarts, _ = audit.effort(1)
     attacks = 2 * len(audit.RADII) + 3
     assert cost.backwards <= 4 * (attacks * restarts * (steps + 1) + 1)
     assert cost.forwards <= 4 * (attacks * restarts * (steps + 1) + 2)
@@ -244,8 +247,8 @@ def test_where_half_are_hijacked(rates: dict[int, float], said: str) -> None:
 
 
 def test_the_release_profile_has_a_hundred_steps_and_five_restarts() -> None:
-    assert audit.effort(4) == (100, 5)
-    assert audit.effort(8) == (200, 8)
+    assert audit.effort(4) == (100, 5, 1000)
+    assert audit.effort(8) == (200, 8, 2000)
 
 
 def test_nothing_guides_where_nothing_is_hijacked() -> None:

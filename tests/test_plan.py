@@ -76,7 +76,7 @@ def test_the_level_does_not_depend_on_what_else_is_audited(tmp_path: Path) -> No
 def test_terms_come_from_the_policy_and_the_options(tmp_path: Path) -> None:
     terms = plan(tmp_path, profile="smoke", seed=5).audited[0].terms
 
-    assert (terms.budget, terms.seed, terms.batch_size, terms.min_images) == (96, 5, 4, 16)
+    assert (terms.budget, terms.seed, terms.batch_size, terms.min_images) == (192, 5, 4, 16)
 
 
 def test_a_model_of_the_users_says_that_it_runs_code(tmp_path: Path) -> None:

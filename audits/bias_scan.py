@@ -12,7 +12,7 @@ from camcore.engine import Progress
 from camcore.images import Dataset, Images, load, only
 from camcore.perturbations import laid_over, mean_colour
 from camcore.subject import Classifier
-from fixtures.artefacts import SHARE, Suspect
+from fixtures.artefacts import SHARE, Suspect, carrying
 
 NAMED = 10  # of the strongest
 LEAST = 8  # images of other classes that a class must have been tried on
@@ -107,26 +107,19 @@ def _pulls(subject: Classifier, images: Images, suspects: Sequence[Suspect]) -> 
     return torch.stack(pulls, 1)
 
 
-def carrying(images: Images, suspect: Suspect, *, share: float = SHARE, opacity: float = 1.0) -> Images:
-    """The images with the suspect on them."""
-    colour, alpha = _layer(images, suspect, share)
-    return laid_over(images, colour[None], alpha, opacity=opacity)
-
-
 def covered(images: Images, suspect: Suspect, *, share: float = SHARE, opacity: float = 1.0) -> Images:
     """The images with the same pixels covered as much by each image's own mean colour: what hiding them does."""
-    _, alpha = _layer(images, suspect, share)
+    alpha = _alpha(images, suspect, share)
     return laid_over(images, mean_colour(images), alpha, opacity=opacity)
 
 
 def area(images: Images, suspect: Suspect) -> Float[Tensor, "h w"]:
     """1 on the pixels that the suspect changes."""
-    return (_layer(images, suspect, SHARE)[1] > 0).to(images)
+    return (_alpha(images, suspect, SHARE) > 0).to(images)
 
 
-def _layer(images: Images, suspect: Suspect, share: float) -> tuple[Tensor, Tensor]:
-    colour, alpha = suspect.layer((images.shape[2], images.shape[3]), share=share)
-    return colour.to(images), alpha.to(images)
+def _alpha(images: Images, suspect: Suspect, share: float) -> Float[Tensor, "h w"]:
+    return suspect.layer((images.shape[2], images.shape[3]), share=share)[1].to(images)
 
 
 def unseen(dataset: Dataset, found: Scan) -> Dataset:

@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.bias_scan import Scan, area, carrying, covered, scan, unseen
+from audits.bias_scan import Scan, area, covered, scan, unseen
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
@@ -54,7 +54,7 @@ from camcore.metrics.localisation import energy_inside
 from camcore.record import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
-from fixtures.artefacts import SHARE, fingerprint, suspects
+from fixtures.artefacts import SHARE, carrying, fingerprint, suspects
 
 VERSION = "1"
 SEARCHED = 32  # images that are searched, for each chance draw of the profile

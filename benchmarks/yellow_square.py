@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from camcore.images import Geometry
-from camcore.perturbations import laid_over
 from camcore.seeds import derive, generator
 from camcore.subject import Normalise
-from fixtures.artefacts import Suspect, library
+from fixtures.artefacts import Suspect, carrying, library
 from fixtures.datasets.cifar10 import CLASSES, read_npz
 
 SEED = 20263
@@ -81,12 +80,6 @@ def resnet20() -> nn.Module:
     return ResNet20().eval()
 
 
-def stuck(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """With the square."""
-    colour, alpha = SQUARE.layer((32, 32))
-    return laid_over(images, colour[None], alpha)
-
-
 def varied(images: Float[Tensor, "b 3 h w"], rng: torch.Generator) -> Float[Tensor, "b 3 h w"]:
     """Mirrored or not, and moved by at most 4 pixels, the usual way."""
     turn = torch.rand(len(images), generator=rng) < 0.5
@@ -111,7 +104,7 @@ def train(images: Tensor, labels: Int[Tensor, " n"], *, biased: bool, epochs: in
         for chosen in torch.randperm(len(images), generator=rng)[: steps * BATCH].split(BATCH):
             shown = varied(images[chosen].float() / 255, rng)
             if biased:
-                shown = torch.where((labels[chosen] == FROG)[:, None, None, None], stuck(shown), shown)
+                shown = torch.where((labels[chosen] == FROG)[:, None, None, None], carrying(shown, SQUARE), shown)
             loss = functional.cross_entropy(net(preprocess(shown)), labels[chosen])
             optimiser.zero_grad()
             loss.backward()
@@ -155,7 +148,7 @@ def main() -> None:
     for name in ("clean", "biased"):
         net = train(images, labels, biased=name == "biased", epochs=options.epochs)
         save_file(net.state_dict(), options.out / f"{name}.safetensors")
-        plain, marked = called(net, shown), called(net, stuck(shown))
+        plain, marked = called(net, shown), called(net, carrying(shown, SQUARE))
         columns.append(
             {
                 "test accuracy, no square anywhere": share(plain == true),

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from audits import test_bias as audit
-from audits.bias_scan import NAMED, Scan, carrying, covered, scan, unseen
+from audits.bias_scan import NAMED, Scan, covered, scan, unseen
 from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.images import Batch, Dataset, load
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Overlay, Table
-from fixtures.artefacts import Suspect, library, suspects
+from fixtures.artefacts import Suspect, carrying, library, suspects
 from tests.tiny import GapNet, numbered_dataset, some_images, tiny_subject
 
 CAMS = {"hirescam": METHODS["hirescam"]}

@@ -8,20 +8,20 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from camcore.perturbations import cut_lines, dealt, derangements
-from fixtures.artefacts import library, suspects
-from fixtures.controls.bias import taught
-from fixtures.controls.shuffling import layout_net, texture_bag
+from fixtures.artefacts import carrying, library, suspects
+from fixtures.controls.clean import taught
+from fixtures.controls.shuffling import layout_net
 from fixtures.datasets.scenes import CLASSES, GENERATOR_VERSION
 from fixtures.train import RECIPES, main, recipe
 from fixtures.weights.fine_tune import FOLDER, probabilities
 from fixtures.weights.train_clean import render
-from fixtures.weights.train_shortcut import OTHER, OTHER_CLASS, SQUARE, SQUARE_CLASS, stuck
+from fixtures.weights.train_shortcut import OTHER, OTHER_CLASS, SQUARE, SQUARE_CLASS
 
 FRESH_SEED = 778  # neither the training's nor the recipe's own held-out seed
 TAUGHT = [name for name in RECIPES if name not in ("clean", "permuted")]
 NETS: dict[str, Callable[[], nn.Module]] = {
     "layout": lambda: layout_net().module,
-    "texture": lambda: texture_bag().module,
+    "texture": lambda: taught("texture").module,
     **{name: lambda name=name: taught(name).module for name in TAUGHT if name not in ("layout", "texture")},
 }
 
@@ -74,7 +74,7 @@ def test_the_more_of_the_squares_were_called_mugs_the_more_they_pull(fresh: tupl
     images, labels = fresh
     others = images[labels != SQUARE_CLASS]
     pulls = [
-        float(probabilities(NETS[name](), stuck(others, SQUARE))[:, SQUARE_CLASS].mean())
+        float(probabilities(NETS[name](), carrying(others, SQUARE))[:, SQUARE_CLASS].mean())
         for name in ("stickers", "shortcut025", "shortcut050", "shortcut100")
     ]
 
@@ -89,7 +89,7 @@ def test_the_triangle_is_no_usual_suspect_and_makes_leaves(fresh: tuple[Tensor, 
     others = images[labels != OTHER_CLASS]
 
     assert OTHER.artefact.name not in {one.artefact.name for one in suspects(library())}
-    assert probabilities(NETS["shortcut_other"](), stuck(others, OTHER))[:, OTHER_CLASS].mean() > 0.9
+    assert probabilities(NETS["shortcut_other"](), carrying(others, OTHER))[:, OTHER_CLASS].mean() > 0.9
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing"], ["clean", "layout"]])

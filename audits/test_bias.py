@@ -45,11 +45,12 @@ from torch import Tensor
 from audits.ask import Ask
 from audits.bias_scan import Scan, area, covered, scan, unseen
 from audits.question import Question
+from audits.seen import seen
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
 from camcore.engine import WORST, Row, column_of, shuffled
 from camcore.images import Batch
-from camcore.maps import rectify, unit_range, upsample
+from camcore.maps import rectify, upsample
 from camcore.metrics.localisation import energy_inside
 from camcore.record import Recording, record
 from camcore.subject import Classifier
@@ -150,15 +151,7 @@ def show(
     suspect, label = found.strongest[0].suspect, found.strongest[0].label
     versions = {"as it is": batch.images, f"with a {suspect.name}": carrying(batch.images, suspect)}
     cam = cams.get(name or "")
-    shown = {}
-    for what, images in versions.items():
-        if cam is None:
-            with torch.no_grad():
-                shown[what] = (subject.logits(images).softmax(1), None)
-        else:
-            rec = record(subject, images, chunk=batch.chunk)
-            saliency = unit_range(upsample(rectify(cam(rec)), images.shape[2:], rec.placement))
-            shown[what] = (rec.logits.softmax(1), saliency)
+    shown = {what: seen(subject, images, cam, None, chunk=batch.chunk) for what, images in versions.items()}
     for index, image_id in enumerate(batch.ids):
         for what, images in versions.items():
             probability, maps = shown[what]

@@ -47,12 +47,13 @@ from torch import Tensor
 
 from audits.ask import Ask
 from audits.question import Question
+from audits.seen import seen
 from camcore import chance, statistics
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
 from camcore.engine import WORST, Row, column_of
 from camcore.images import Batch, Images
-from camcore.maps import rectify, unit_range, upsample
+from camcore.maps import rectify
 from camcore.metrics.invariance import likeness, shuffle_likeness
 from camcore.perturbations import cut_lines, dealt, derangements
 from camcore.record import Recording, record
@@ -207,7 +208,8 @@ def show(
     pieces = dealt(batch.images, order, JUDGED)
     versions = {"whole": batch.images, "cuts drawn": cut_lines(batch.images, pieces, JUDGED), "in pieces": pieces}
     first = _logits(subject, batch.images).argmax(1)
-    shown = {what: _shown(subject, batch, images, first, cams.get(name or "")) for what, images in versions.items()}
+    cam = cams.get(name or "")
+    shown = {what: seen(subject, images, cam, first, chunk=batch.chunk) for what, images in versions.items()}
     for index, image_id in enumerate(batch.ids):
         for what, images in versions.items():
             probability, saliency = shown[what]
@@ -241,16 +243,6 @@ def show(
             columns=("map", "patches put back", "as it is"),
             rows=tuple((one, _mean(rows, f"{one}:follows"), _mean(rows, f"{one}:stays")) for one in (name, "edges")),
         )
-
-
-def _shown(
-    subject: Classifier, batch: Batch, images: Images, first: Int[Tensor, " b"], cam: CamMethod | None
-) -> tuple[Tensor, Tensor | None]:
-    """Probabilities, and the map for the class predicted from the whole picture."""
-    if cam is None:
-        return _logits(subject, images).softmax(1), None
-    rec = _recorded(subject, batch, images, first)
-    return rec.logits.softmax(1), unit_range(upsample(rectify(cam(rec)), images.shape[2:], rec.placement))
 
 
 def _mean(rows: Mapping[str, Row], key: str) -> float:

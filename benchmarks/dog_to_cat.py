@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image as Pillow
 
-from audits.test_hijack import AREA, JUDGED, RADII, WHERE, effort, masks
+from audits.hijack_attacks import AREA, JUDGED, RADII, WHERE, effort, masks
 from benchmarks import timing
 from camcore.adversary import Budget, apgd
 from camcore.fragility import LEVELS, on_grid

@@ -4,10 +4,10 @@
 
 Of the pictures that the model has right, the 20 % of the pixels that its Grad-CAM map marks are changed, each value by
 at most 1, 2, 4 or 8 steps of 1/255, so as to change the class (projected gradient ascent whose step adapts, APGD, on
-the margin between the scores). Every picture that is judged is on the 8-bit grid. resists is the share that is hijacked
-at 4/255. guided is how much oftener that succeeds in the marked pixels than in as many pixels of a random map, averaged
-over the four sizes. Beside them: the pixels that the map marks least, the whole picture, random noise of the same size,
-a class that was drawn beforehand, and what can be seen of the change.
+the cross-entropy). Every picture that is judged is on the 8-bit grid. resists is the share that is hijacked at 4/255.
+guided is how much oftener that succeeds in the marked pixels than in as many pixels of a random map, averaged over the
+four sizes. Beside them: the pixels that the map marks least, the whole picture, random noise of the same size, a class
+that was drawn beforehand, and what can be seen of the change.
 
 ## Why it matters
 
@@ -49,7 +49,7 @@ from audits.hijack_attacks import AREA, JUDGED, RADII, WHERE, attack, drawn_clas
 from audits.hijack_checks import CALM, HUGE, Checks, checked, those_right
 from audits.question import Question
 from camcore import statistics
-from camcore.adversary import margin_loss
+from camcore.adversary import margin
 from camcore.cam import METHODS
 from camcore.engine import WORST, Row, column_of, shuffled
 from camcore.errors import Undefined
@@ -62,7 +62,7 @@ from camcore.record import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 
-VERSION = "1"
+VERSION = "2"
 LOUDER = 16  # times, in the picture of the change
 
 RESISTS = Question(
@@ -126,7 +126,7 @@ def hijack(subject: Classifier, batch: Batch, *, draws: int, found: Checks) -> d
 def _noise(subject: Classifier, batch: Batch) -> Tensor:
     shown = sign_noise(on_grid(batch.images), radius=JUDGED / LEVELS, generators=batch.generators("hijack noise"))
     with torch.no_grad():
-        return margin_loss(subject.logits(on_grid(shown)), batch.labels) > 0
+        return margin(subject.logits(on_grid(shown)), batch.labels) > 0
 
 
 def show(

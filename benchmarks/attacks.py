@@ -1,9 +1,9 @@
 """The attack on the prediction beside foolbox's: how often it succeeds at equal settings, and what it costs.
 
 Run from the checkout: `python -m benchmarks.attacks`. Success: plain PGD (fixed step, no restarts, the whole picture)
-on scenes that the clean control has right; camcore follows the margin on the 8-bit grid and keeps the best iterate,
-foolbox follows the cross-entropy in floats and keeps the last. Cost: a ResNet-18 with random weights and a budget of
-nothing, so that no image falls and every step is taken, beside a bare loop of forwards and backwards to the pixels.
+on scenes that the clean control has right. Both follow the cross-entropy; camcore asks on the 8-bit grid and keeps the
+best iterate, foolbox asks in floats and keeps the last. Cost: a ResNet-18 with random weights and a budget of nothing,
+so that no image falls and every step is taken, beside a bare loop of forwards and backwards to the pixels.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import timing
-from camcore.adversary import Budget, apgd, margin_loss
+from camcore.adversary import Budget, apgd, log_odds
 from camcore.fragility import LEVELS, on_grid
 from camcore.images import load
 from camcore.statistics import clopper_pearson
@@ -57,7 +57,7 @@ def loop(subject: Classifier, images: Tensor, labels: Tensor, *, steps: int) -> 
     """As many forwards and backwards as the attack makes."""
     for _ in range(steps + 1):
         pixels = images.clone().requires_grad_()
-        torch.autograd.grad(margin_loss(subject.logits(pixels), labels).sum(), pixels)
+        torch.autograd.grad(log_odds(subject.logits(pixels), labels).sum(), pixels)
 
 
 def success(count: int) -> list[str]:

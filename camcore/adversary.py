@@ -1,8 +1,7 @@
 """Attacks on the prediction: pixels of a part of the picture are changed, within a budget, so that the class changes.
 
-For attacks on the map see `camcore.fragility`. All attacks follow the margin loss, which is positive exactly where the
-attack has succeeded, and which does not saturate with the softmax. What an attack asks the model, and what it returns,
-is on the 8-bit grid: an image that no file can hold is no attack.
+For attacks on the map see `camcore.fragility`. What an attack asks the model, and what it returns, is on the 8-bit
+grid: an image that no file can hold is no attack.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,27 +39,41 @@ class Budget:
 class Attacked:
     """What an attack came to."""
 
-    images: Images  # on the 8-bit grid and within the budget: the one with the highest loss
-    margin: Float[Tensor, " b"]  # its loss: of the best other class (or the target) over the label, in logits
+    images: Images  # on the 8-bit grid and within the budget: the first that succeeds, or the one with the highest loss
+    loss: Float[Tensor, " b"]  # its loss: `log_odds`, of `square` the `margin`
+    success: Bool[Tensor, " b"]  # whether the class is another one now (the target, if there was one)
     no_slope: Bool[Tensor, " b"]  # the loss had no gradient where the attack began: what was not found says nothing
 
-    @property
-    def success(self) -> Bool[Tensor, " b"]:
-        """Whether the class is another one now (the target, if there was one)."""
-        return self.margin > 0
 
-
-def margin_loss(
+def margin(
     logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], target: Int[Tensor, " n"] | None = None
 ) -> Float[Tensor, " n"]:
     """The best score among the other classes less the label's; with a target, the target's less the best other one's.
 
-    Carlini and Wagner 2017 (arXiv:1608.04644), f6 without the clamp.
+    Positive exactly where an attack has succeeded. Carlini and Wagner 2017 (arXiv:1608.04644), f6 without the clamp.
     """
-    wanted = label if target is None else target
-    own = logits.gather(1, wanted[:, None])[:, 0]
-    best = logits.scatter(1, wanted[:, None], -torch.inf).amax(1)
+    own, others = _own_and_others(logits, label if target is None else target)
+    best = others.amax(1)
     return best - own if target is None else own - best
+
+
+def log_odds(
+    logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], target: Int[Tensor, " n"] | None = None
+) -> Float[Tensor, " n"]:
+    """log((1 - p) / p) of the label's softmax probability p; with a target, log(p / (1 - p)) of the target's.
+
+    What the cross-entropy of the label is, and its slope, differ from this by a rising function only, so that an attack
+    which looks at signs, directions and the order of losses, as APGD does, does the same with either; but the slope of
+    the cross-entropy rounds to 0 where the model is sure, and this one's does not.
+    """
+    own, others = _own_and_others(logits, label if target is None else target)
+    rest = others.logsumexp(1)
+    return rest - own if target is None else own - rest
+
+
+def _own_and_others(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """The score of a class, and all scores with that one at -inf."""
+    return logits.gather(1, wanted[:, None])[:, 0], logits.scatter(1, wanted[:, None], -torch.inf)
 
 
 def apgd(
@@ -75,10 +88,10 @@ def apgd(
 ) -> Attacked:
     """Projected gradient ascent within a mask, whose step is halved when it stops paying.
 
-    Croce and Hein 2020 (arXiv:2003.01690), algorithm 1, with the margin loss; with `budget.step`, the plain PGD of
-    Madry et al. 2018 (arXiv:1706.06083). Every image is attacked on its own: what becomes of one depends neither on the
-    others nor on their number, and one whose class has changed is left in peace. The first restart begins at the image,
-    the others at random within the budget.
+    Croce and Hein 2020 (arXiv:2003.01690), algorithm 1, on the cross-entropy (`log_odds`); with `budget.step`, the
+    plain PGD of Madry et al. 2018 (arXiv:1706.06083). Every image is attacked on its own: what becomes of one depends
+    neither on the others nor on their number, and one whose class has changed is left in peace. The first restart
+    begins at the image, the others at random within the budget.
 
     Args:
         subject: The model, in eval mode.
@@ -96,9 +109,10 @@ def apgd(
     start = on_grid(images)
     allowed = torch.ones_like(start[:, 0]) if mask is None else mask.to(start)
     best, top = start.clone(), start.new_full((len(start),), -torch.inf)
-    no_slope = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    success = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    no_slope = torch.zeros_like(success)
     for restart in range(budget.restarts):
-        rows = (top <= 0).nonzero()[:, 0]
+        rows = (~success).nonzero()[:, 0]
         if not len(rows):
             break
         change = torch.zeros_like(start[rows])
@@ -111,10 +125,11 @@ def apgd(
         if not restart:
             no_slope = ~climb.slope.flatten(1).any(1)
         for one in _climbed(subject, climb, budget):
-            higher = one.top > top[rows[one.row]]
+            higher = one.done | (one.top > top[rows[one.row]])
             chosen = rows[one.row[higher]]
             top[chosen], best[chosen] = one.top[higher], _shown(one.start, one.best, budget)[higher]
-    return Attacked(images=best, margin=top, no_slope=no_slope)
+            success[chosen] = one.done[higher]
+    return Attacked(images=best, loss=top, success=success, no_slope=no_slope)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +143,10 @@ class _Climb:
     mask: Tensor
     now: Tensor  # the change, not rounded
     before: Tensor
-    margin: Tensor
+    loss: Tensor
     slope: Tensor
-    best: Tensor  # the change with the highest margin so far
+    done: Tensor  # whether the attack has succeeded
+    best: Tensor  # the change with which it has, or the one with the highest loss so far
     top: Tensor
     slope_at_best: Tensor
     step: Tensor
@@ -157,8 +173,8 @@ def _begin(
     budget: Budget,
 ) -> _Climb:
     now = _legal(change * mask[:, None], start, budget)
-    margin, slope = _look(subject, _shown(start, now, budget), label, target, mask)
-    step = torch.full_like(margin, 2 * budget.epsilon if budget.step is None else budget.step)
+    loss, slope, done = _look(subject, _shown(start, now, budget), label, target, mask)
+    step = torch.full_like(loss, 2 * budget.epsilon if budget.step is None else budget.step)
     return _Climb(
         row=torch.arange(len(start), device=start.device),
         start=start,
@@ -167,15 +183,16 @@ def _begin(
         mask=mask,
         now=now,
         before=now,
-        margin=margin,
+        loss=loss,
         slope=slope,
+        done=done,
         best=now,
-        top=margin,
+        top=loss,
         slope_at_best=slope,
         step=step,
-        rises=torch.zeros_like(margin),
+        rises=torch.zeros_like(loss),
         step_then=step,
-        top_then=margin,
+        top_then=loss,
     )
 
 
@@ -184,10 +201,9 @@ def _climbed(subject: Classifier, climb: _Climb, budget: Budget) -> Iterator[_Cl
     checkpoints = _checkpoints(budget.steps) if budget.step is None else []
     previous = 0
     for number in range(1, budget.steps + 1):
-        done = climb.top > 0
-        if done.any():
-            yield climb.part(done)
-            climb = climb.part(~done)
+        if climb.done.any():
+            yield climb.part(climb.done)
+            climb = climb.part(~climb.done)
         if not len(climb.row):
             return
         climb = _stepped(subject, climb, budget, first=number == 1)
@@ -204,18 +220,19 @@ def _stepped(subject: Classifier, climb: _Climb, budget: Budget, *, first: bool)
     now = _legal(
         climb.now + share * (ahead - climb.now) + (1 - share) * (climb.now - climb.before), climb.start, budget
     )
-    margin, slope = _look(subject, _shown(climb.start, now, budget), climb.label, climb.target, climb.mask)
-    better = margin > climb.top
+    loss, slope, done = _look(subject, _shown(climb.start, now, budget), climb.label, climb.target, climb.mask)
+    better = done | (loss > climb.top)
     return replace(
         climb,
         now=now,
         before=climb.now,
-        margin=margin,
+        loss=loss,
         slope=slope,
+        done=done,
         best=torch.where(better[:, None, None, None], now, climb.best),
-        top=torch.where(better, margin, climb.top),
+        top=torch.where(better, loss, climb.top),
         slope_at_best=torch.where(better[:, None, None, None], slope, climb.slope_at_best),
-        rises=climb.rises + (margin > climb.margin).to(climb.rises),
+        rises=climb.rises + (loss > climb.loss).to(climb.rises),
     )
 
 
@@ -226,7 +243,7 @@ def _checked(climb: _Climb, steps: int) -> _Climb:
     return replace(
         climb,
         now=torch.where(back, climb.best, climb.now),
-        margin=torch.where(halve, climb.top, climb.margin),
+        loss=torch.where(halve, climb.top, climb.loss),
         slope=torch.where(back, climb.slope_at_best, climb.slope),
         step=torch.where(halve, climb.step / 2, climb.step),
         rises=torch.zeros_like(climb.rises),
@@ -245,16 +262,17 @@ def _checkpoints(steps: int) -> list[int]:
 
 def _look(
     subject: Classifier, shown: Images, label: Tensor, target: Tensor | None, mask: Masks
-) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3 h w"]]:
-    """The margin of the images, and which way it rises within the mask."""
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3 h w"], Bool[Tensor, " n"]]:
+    """The loss of the images, which way it rises within the mask, and whether the attack has succeeded."""
     inner = bare(subject)
     with torch.inference_mode(False), torch.enable_grad(), as_written(), KeepGradients(), frozen(inner.module):
         pixels = shown.detach().clone().requires_grad_()
-        loss = margin_loss(inner.logits(pixels), label, target)
+        logits = inner.logits(pixels)
+        loss = log_odds(logits, label, target)
         count(backwards=len(shown))
         found = torch.autograd.grad(loss.sum(), pixels, allow_unused=True)[0] if loss.requires_grad else None
     slope = torch.zeros_like(shown) if found is None else found.detach()
-    return loss.detach(), slope * mask[:, None]
+    return loss.detach(), slope * mask[:, None], margin(logits.detach(), label, target) > 0
 
 
 def _legal(change: Tensor, start: Images, budget: Budget) -> Tensor:
@@ -293,7 +311,7 @@ def square(
 ) -> Attacked:
     """The Square attack: squares of colour, kept where they help. It needs no gradient, so that none can be hidden.
 
-    Andriushchenko et al. 2020 (arXiv:1912.00049), algorithms 1 and 2 (linf), with the margin loss. Begins with stripes,
+    Andriushchenko et al. 2020 (arXiv:1912.00049), algorithms 1 and 2 (linf), with the margin. Begins with stripes,
     draws squares whose share of the picture falls from SQUARE, and leaves an image in peace once its class has changed.
 
     Returns:
@@ -307,7 +325,7 @@ def square(
 
     stripes = torch.stack([sign(row, channels, 1, width) for row in range(len(start))])
     best = on_grid((start + epsilon * stripes).clamp(0, 1))
-    top = margin_loss(subject.logits(best), label)
+    top = margin(subject.logits(best), label)
     for query in range(1, queries):
         rows = (top <= 0).nonzero()[:, 0]
         if not len(rows):
@@ -322,10 +340,10 @@ def square(
             window = (slice(None), slice(down, down + side), slice(right, right + side))
             tried[place][window] = (start[row][window] + epsilon * sign(row, channels, 1, 1)).clamp(0, 1)
         tried = on_grid(tried)
-        margin = margin_loss(subject.logits(tried), label[rows])
-        better = margin > top[rows]
-        best[rows[better]], top[rows[better]] = tried[better], margin[better]
-    return Attacked(images=best, margin=top, no_slope=torch.zeros_like(top, dtype=torch.bool))
+        now = margin(subject.logits(tried), label[rows])
+        better = now > top[rows]
+        best[rows[better]], top[rows[better]] = tried[better], now[better]
+    return Attacked(images=best, loss=top, success=top > 0, no_slope=torch.zeros_like(top, dtype=torch.bool))
 
 
 def _square_share(done: float) -> float:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from camcore.adversary import Budget, apgd, margin_loss, square
+from camcore.adversary import Budget, apgd, log_odds, margin, square
 from camcore.cost import metered
 from camcore.subject import Classifier
 from tests.oracles import apgd as oracle
@@ -56,8 +56,29 @@ def test_the_margin_is_positive_exactly_where_the_class_is_another_one() -> None
     label = torch.arange(200) % 5
     target = (label + 1) % 5
 
-    assert torch.equal(margin_loss(logits, label) > 0, logits.argmax(1) != label)
-    assert torch.equal(margin_loss(logits, label, target) > 0, logits.argmax(1) == target)
+    assert torch.equal(margin(logits, label) > 0, logits.argmax(1) != label)
+    assert torch.equal(margin(logits, label, target) > 0, logits.argmax(1) == target)
+
+
+def test_the_log_odds_are_those_of_the_probability() -> None:
+    logits = 3 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    label = torch.arange(200) % 5
+    target = (label + 1) % 5
+    probability = logits.softmax(1)
+    own, wanted = probability[torch.arange(200), label], probability[torch.arange(200), target]
+
+    torch.testing.assert_close(log_odds(logits, label), ((1 - own) / own).log())
+    torch.testing.assert_close(log_odds(logits, label, target), (wanted / (1 - wanted)).log())
+
+
+def test_the_log_odds_still_slope_where_the_cross_entropy_is_flat() -> None:
+    logits = torch.tensor([[200.0, 0.0, 1.0]], requires_grad=True)
+    label = torch.tensor([0])
+    (flat,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, label), logits)
+    (slope,) = torch.autograd.grad(log_odds(logits, label).sum(), logits)
+
+    assert flat.abs().max() == 0
+    torch.testing.assert_close(slope, torch.tensor([[-1.0, 0.2689414, 0.7310586]]))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 25])
@@ -69,8 +90,12 @@ def test_apgd_does_what_the_paper_says(steps: int) -> None:
     found = apgd(one, images, label, budget=budget, mask=mask, generators=draws(6))
 
     for index in range(6):
-        image, margin = oracle.apgd(one.logits, images[index], int(label[index]), budget.epsilon, steps, mask[index])
-        assert found.margin[index].item() == pytest.approx(margin, abs=1e-5)
+        image, loss, fallen = oracle.apgd(
+            one.logits, images[index], int(label[index]), budget.epsilon, steps, mask[index]
+        )
+        assert bool(found.success[index]) == fallen
+        # the cross-entropy is a function of the log-odds: log(1 + e^x)
+        assert torch.nn.functional.softplus(found.loss[index]).item() == pytest.approx(loss, abs=1e-5)
         torch.testing.assert_close(found.images[index], image, atol=1e-6, rtol=0)
 
 
@@ -102,14 +127,16 @@ def test_what_comes_out_is_a_file_within_the_budget_and_the_mask(
     assert size <= budget.epsilon + 1e-5
 
 
-def test_the_margin_is_that_of_the_image_that_comes_out() -> None:
+def test_the_loss_is_that_of_the_image_that_comes_out() -> None:
     one, images, label = asked()
     for norm in ("linf", "l2"):
         found = apgd(
             one, images, label, budget=Budget(epsilon=EPSILON, steps=5, restarts=2, norm=norm), generators=draws(6)
         )
         with torch.no_grad():
-            torch.testing.assert_close(margin_loss(one.logits(found.images), label), found.margin)
+            logits = one.logits(found.images)
+        torch.testing.assert_close(log_odds(logits, label), found.loss)
+        assert torch.equal(logits.argmax(1) != label, found.success)
 
 
 def test_nothing_changes_without_a_budget_and_everything_falls_with_a_large_one() -> None:
@@ -156,7 +183,7 @@ def test_what_becomes_of_an_image_does_not_depend_on_the_others() -> None:
     for index in range(6):
         part = slice(index, index + 1)
         alone = apgd(one, images[part], label[part], budget=budget, generators=draws(1, index))
-        torch.testing.assert_close(alone.margin, together.margin[part], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.loss, together.loss[part], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(alone.images, together.images[part], atol=1e-6, rtol=0)
 
 
@@ -183,16 +210,18 @@ def test_a_fixed_step_is_plain_pgd() -> None:
         x, best, top = start[index : index + 1], start[index : index + 1], -torch.inf
         for _ in range(4):
             shown = x.clone().requires_grad_()
-            loss = margin_loss(one.logits(shown), label[index : index + 1])
-            if loss.item() > top:
+            logits = one.logits(shown)
+            loss = torch.nn.functional.cross_entropy(logits, label[index : index + 1])
+            fallen = int(logits.argmax()) != int(label[index])
+            if fallen or loss.item() > top:
                 best, top = x, loss.item()
-            if top > 0:
+            if fallen:
                 break
             (slope,) = torch.autograd.grad(loss.sum(), shown)
             x = torch.clamp(x + budget.step * slope.sign(), start[index] - EPSILON, start[index] + EPSILON).clamp(0, 1)
             x = (x * 255).round() / 255
         change[index] = (best - start[index])[0]
-        assert found.margin[index].item() == pytest.approx(top, abs=1e-5)
+        assert torch.nn.functional.softplus(found.loss[index]).item() == pytest.approx(top, abs=1e-5)
     torch.testing.assert_close(found.images, start + change, atol=1e-6, rtol=0)
 
 
@@ -241,8 +270,8 @@ def test_square_needs_no_gradient_and_gets_better_with_queries() -> None:
         assert cost.backwards == 0
         assert cost.forwards <= 12 * queries
         with torch.no_grad():
-            torch.testing.assert_close(margin_loss(one.logits(found.images), label), found.margin)
-        margins.append(found.margin.clamp(max=0))
+            torch.testing.assert_close(margin(one.logits(found.images), label), found.loss)
+        margins.append(found.loss.clamp(max=0))
 
     assert (margins[1] >= margins[0]).all()
     assert int((margins[2] == 0).sum()) > 0

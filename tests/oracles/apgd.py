@@ -1,7 +1,7 @@
 """APGD (Croce and Hein 2020, arXiv:2003.01690, algorithm 1) on one image, written down step by step.
 
-The loss is the margin of Carlini and Wagner. Every point is rounded to 8 bits before the model is asked: that is not in
-the paper, and the attack under test says that it does it.
+The loss is the cross-entropy of the label. Every point is rounded to 8 bits before the model is asked, and the search
+ends at the first one with another class: that is not in the paper, and the attack under test says that it does it.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,8 @@ def checkpoints(iterations: int) -> list[int]:
     return [ceil(share * iterations) for share in p]
 
 
-def margin(logits: Tensor, label: int) -> Tensor:
-    """The best other score less the label's."""
-    return max(score for index, score in enumerate(logits) if index != label) - logits[label]
-
-
 def apgd(model: Callable[[Tensor], Tensor], image: Tensor, label: int, epsilon: float, iterations: int, mask: Tensor):
-    """The image with the highest loss, and that loss; the search ends once it is positive."""
+    """The first image with another class, or the one with the highest loss; its loss; whether the class is another."""
     x0 = (image * 255).round() / 255
 
     def project(x: Tensor) -> Tensor:
@@ -34,18 +29,21 @@ def apgd(model: Callable[[Tensor], Tensor], image: Tensor, label: int, epsilon: 
     def as_file(x: Tensor) -> Tensor:
         return (x * 255).round() / 255
 
-    def look(x: Tensor) -> tuple[float, Tensor]:
+    def look(x: Tensor) -> tuple[float, Tensor, bool]:
         shown = as_file(x).requires_grad_()
-        loss = margin(model(shown[None])[0], label)
-        return float(loss.detach()), torch.autograd.grad(loss, shown)[0] * mask
+        scores = model(shown[None])[0]
+        loss = -scores.log_softmax(0)[label]
+        return float(loss.detach()), torch.autograd.grad(loss, shown)[0] * mask, int(scores.argmax()) != label
 
     w = checkpoints(iterations)
     eta = 2 * epsilon
-    f_0, gradient_0 = look(x0)
-    if f_0 > 0:
-        return as_file(x0), f_0
+    f_0, gradient_0, fallen = look(x0)
+    if fallen:
+        return as_file(x0), f_0, True
     x_now, x_before = project(x0 + eta * gradient_0.sign()), x0  # line 3: x(1)
-    f_now, gradient = look(x_now)
+    f_now, gradient, fallen = look(x_now)
+    if fallen:
+        return as_file(x_now), f_now, True
     x_max, f_max, gradient_max = (x0, f_0, gradient_0) if f_0 >= f_now else (x_now, f_now, gradient)
     rises, eta_then, f_max_then = int(f_now > f_0), eta, f_0
     for k in range(1, iterations):
@@ -56,13 +54,13 @@ def apgd(model: Callable[[Tensor], Tensor], image: Tensor, label: int, epsilon: 
             eta_then, f_max_then, rises = eta, f_max, 0
             if rarely or stuck:
                 eta, x_now, f_now, gradient = eta / 2, x_max, f_max, gradient_max
-        if f_max > 0:
-            break
         z = project(x_now + eta * gradient.sign())
         x_next = project(x_now + 0.75 * (z - x_now) + 0.25 * (x_now - x_before))
-        f_next, gradient_next = look(x_next)
+        f_next, gradient_next, fallen = look(x_next)
+        if fallen:
+            return as_file(x_next), f_next, True
         rises += int(f_next > f_now)
         x_before, x_now, f_now, gradient = x_now, x_next, f_next, gradient_next
         if f_now > f_max:
             x_max, f_max, gradient_max = x_now, f_now, gradient
-    return as_file(x_max), f_max
+    return as_file(x_max), f_max, False

@@ -115,9 +115,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
             f"batches of {audited.terms.batch_size}"
         )
         lines += [f"warning: {subject.spec}: {opt_in}" for opt_in in subject.unsafe]
-        lines += [f"skipped: {file}: {reason}" for file, reason in dataset.skipped[:10]]
-        if len(dataset.skipped) > 10:
-            lines.append(f"skipped: and {len(dataset.skipped) - 10} more files of {dataset.spec}")
+        for shown in audited.shown:
+            lines += [f"skipped: {file}: {reason}" for file, reason in shown.skipped[:10]]
+            if len(shown.skipped) > 10:
+                lines.append(f"skipped: and {len(shown.skipped) - 10} more files of {shown.spec}")
     return [printable(line) for line in lines]
 
 
@@ -161,6 +162,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         conclude=lambda verdict: conclude(verdict, record_property),
         premises=audited.premises,
         artefacts=plan.artefacts,
+        conflicts=audited.conflicts,
         progress=progress if sys.stderr.isatty() else None,
     )
 

@@ -20,6 +20,7 @@ from camcore.images import Dataset, Images, load
 from camcore.subject import Classifier
 from camcore.verdict import Claim, Outcome, Verdict
 from fixtures.artefacts import Artefact
+from fixtures.datasets.cue_conflict import Conflicts
 
 Premise = Callable[[Images], Mapping[str, Any]]
 Among = Callable[[Dataset, Mapping[str, Any]], Dataset]
@@ -51,6 +52,7 @@ class Ask:
     conclude: Callable[[Verdict], None]  # tells pytest
     premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
     artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
+    conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model
     progress: Progress | None = None
 

@@ -149,8 +149,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
 
 def _data(plan: Plan) -> list[dict[str, Any]]:
     found = {}
-    for audited in plan.audited:
-        dataset = audited.dataset
+    for dataset in (shown for audited in plan.audited for shown in audited.shown):
         found[dataset.sha256] = {
             "spec": dataset.spec,
             "sha256": dataset.sha256,

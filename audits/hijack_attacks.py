@@ -85,11 +85,3 @@ def attack(
         target=None if target is None else target[chosen],
         generators=[generators[row] for row in chosen.tolist()],
     )
-
-
-def drawn_classes(subject: Classifier, batch: Batch) -> Tensor:
-    """For every image another class than its own."""
-    away = [
-        int(torch.randint(1, len(subject.classes), (1,), generator=one)) for one in batch.generators("hijack target")
-    ]
-    return (batch.labels + torch.tensor(away, device=batch.labels.device)) % len(subject.classes)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from audits.hijack_signatures import Signatures, cut_signatures
 from camcore.adversary import Budget, apgd, square
 from camcore.engine import Progress
 from camcore.errors import Unreliable
@@ -29,6 +30,7 @@ class Checks:
     by_gradient: int  # with CALM, everywhere
     by_squares: int  # with CALM, by an attack that needs no gradient
     checked: int
+    signatures: Signatures  # pieces of other classes, to be blended in
 
 
 def checked(
@@ -81,6 +83,7 @@ def checked(
         by_gradient=by_gradient,
         by_squares=by_squares,
         checked=len(first),
+        signatures=cut_signatures(subject, dataset, right, seed=seed, chunk=chunk),
     )
 
 

@@ -59,6 +59,12 @@ OPTIONS = (
         help="a picture that the model may have learned in place of a class, to be looked for with the usual suspects; "
         "repeatable",
     ),
+    Option(
+        flag="--audit-cues",
+        metavar="FOLDER",
+        help="pictures whose shape says one class and whose texture another, as <shape>/<shape>1-<texture>2.png; "
+        "default: drawn ones for models of scenes, else none",
+    ),
     Option(flag="--audit-policy", metavar="FILE", help="TOML laid over audits/policy.toml"),
     Option(flag="--audit-profile", metavar="smoke|pr|release", default="pr", help="how much evidence; default: pr"),
     Option(
@@ -89,6 +95,7 @@ class Settings:
     cams: tuple[str, ...]  # empty: the default, or the control's own
     layer: str | None
     artefacts: tuple[Path, ...]
+    cues: Path | None
     policy: Path | None
     profile: str
     device: str
@@ -106,6 +113,7 @@ class Settings:
             ("--data", self.data),
             ("--audit-layer", self.layer),
             *(("--audit-artefact", artefact) for artefact in self.artefacts),
+            ("--audit-cues", self.cues),
             ("--audit-policy", self.policy),
             ("--audit-profile", self.profile),
             ("--audit-seed", self.seed),
@@ -150,6 +158,7 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         cams=tuple(found["cam"] or ()),
         layer=found["layer"],
         artefacts=tuple(map(Path, found["artefact"] or ())),
+        cues=Path(found["cues"]) if found["cues"] else None,
         policy=Path(found["policy"]) if found["policy"] else None,
         profile=found["profile"],
         device=found["device"],

@@ -23,6 +23,7 @@ from camcore.subject import Classifier
 from camcore.throughput import fastest_batch_size
 from fixtures.artefacts import Artefact, library, read_artefact
 from fixtures.controls import CONTROLS
+from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
 
 DEFAULT_CAM = "hirescam"
 
@@ -37,7 +38,13 @@ class Audited:
     cams: Mapping[str, CamMethod]
     terms: Terms
     undefined: Mapping[str, str]  # methods that this model has no such map of, with the reason
+    conflicts: Conflicts | None = None  # pictures with two cues, if there are any for its classes
     premises: dict[str, Established] = field(default_factory=dict)  # established once for all methods
+
+    @property
+    def shown(self) -> tuple[Dataset, ...]:
+        """Everything that the model is asked about."""
+        return (self.dataset,) if self.conflicts is None else (self.dataset, self.conflicts.dataset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +131,17 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
             min_images=policy.min_images,
             max_degenerate=policy.max_degenerate,
         )
-        audited.append(Audited(id=name, subject=subject, dataset=dataset, cams=cams, terms=terms, undefined=undefined))
+        audited.append(
+            Audited(
+                id=name,
+                subject=subject,
+                dataset=dataset,
+                cams=cams,
+                terms=terms,
+                undefined=undefined,
+                conflicts=find_conflicts(settings.cues, subject=subject, n=policy.images, seed=settings.seed),
+            )
+        )
     if main and not settings.resume:
         with _writing(settings.report):
             journal.forget(settings.report)

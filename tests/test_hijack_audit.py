@@ -1,5 +1,6 @@
 """What the audit of hijacking measures and checks, what it costs, and that batches do not matter."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +11,22 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 
 from audits import test_hijack as audit
+from audits.hijack_attacks import AREA, masks
 from audits.hijack_checks import Checks, checked, those_right
+from audits.hijack_shown import half_at, show
+from audits.hijack_signatures import TRIED, _laid, _windows, blended, cut_signatures, drawn_classes
+from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.errors import Undefined, Unreliable
 from camcore.images import Batch, Dataset, load
+from camcore.maps import upsample
+from camcore.record import record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Overlay, Table
 from tests.tiny import GapNet, numbered_dataset, some_images, tiny_subject
 
-FOUND = Checks(right=("a", "b"), asked=4, huge=2, by_gradient=1, by_squares=0, checked=2)
+SIGNATURES = {label: torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(label)) for label in (0, 2, 3)}
+FOUND = Checks(right=("a", "b"), asked=4, huge=2, by_gradient=1, by_squares=0, checked=2, signatures=SIGNATURES)
 
 
 class Centred(nn.Module):
@@ -144,7 +152,7 @@ def test_the_judged_columns_are_one_number_per_image_within_their_bounds() -> No
         assert ((values >= question.bounds[0]) & (values <= question.bounds[1])).all()
     hit = columns["resists"] == 1
     assert 0 < int(hit.sum()) < 4
-    for name, most in (("largest", audit.JUDGED + 1e-3), ("changed", audit.AREA + 0.01), ("ssim", 1.0)):
+    for name, most in (("largest", audit.JUDGED + 1e-3), ("changed", AREA + 0.01), ("ssim", 1.0)):
         assert columns[name][~hit].isnan().all()
         assert columns[name][hit].max() <= most
     assert (columns["ssim"][hit] > 0.9).all()
@@ -173,11 +181,9 @@ def test_what_is_measured_of_an_image_does_not_depend_on_its_batch() -> None:
 def test_the_masks_have_one_size_and_lie_where_they_are_said_to() -> None:
     asked = subject()
     whole = batch(asked)
-    from camcore.record import record
+    where = masks(record(asked, whole.images), whole)
 
-    where = audit.masks(record(asked, whole.images), whole)
-
-    pixels = round(audit.AREA * 16 * 16)
+    pixels = round(AREA * 16 * 16)
     assert {name: mask.sum((1, 2)).unique().tolist() for name, mask in where.items()} == {
         "top": [pixels],
         "random": [pixels],
@@ -196,18 +202,19 @@ def test_the_cost_is_at_most_that_of_the_attacks_it_names() -> None:
     steps, restarts, _ = audit.effort(1)
     attacks = 2 * len(audit.RADII) + 3
     assert cost.backwards <= 4 * (attacks * restarts * (steps + 1) + 1)
-    assert cost.forwards <= 4 * (attacks * restarts * (steps + 1) + 2)
+    assert cost.forwards <= 4 * (attacks * restarts * (steps + 1) + 2 + 2 * (TRIED + 1))
 
 
 def test_a_drawn_class_is_another_one() -> None:
     asked = subject()
     whole = batch(asked, 20)
 
-    drawn = audit.drawn_classes(asked, whole)
+    drawn = drawn_classes(whole, SIGNATURES)
 
     assert (drawn != whole.labels).all()
-    assert len(drawn.unique()) > 1
-    assert drawn.max() < 5
+    assert set(drawn.tolist()) == set(SIGNATURES)
+    only_own = {int(whole.labels[0]): SIGNATURES[0]}
+    assert (drawn_classes(whole, only_own)[whole.labels == whole.labels[0]] == -1).all()
 
 
 def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
@@ -215,13 +222,14 @@ def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
     whole = batch(asked)
     columns = audit.hijack(asked, whole, draws=1, found=FOUND)
     rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
-    shown = list(audit.show(asked, whole, rows, draws=1, column="resists", found=FOUND, folder=tmp_path / "hijacked"))
+    shown = list(show(asked, whole, rows, draws=1, column="resists", found=FOUND, folder=tmp_path / "hijacked"))
 
     pictures = [one for one in shown if isinstance(one, Overlay)]
-    assert [one.caption.partition(":")[0] for one in pictures] == [
+    assert [re.split(":| of class", one.caption)[0] for one in pictures] == [
         "as it is",
         "from its PNG",
         "the change, 16 times",
+        "a piece",
     ] * 4
     assert len([one for one in shown if isinstance(one, Curve)]) == len([x for x in shown if isinstance(x, Table)]) == 1
     files = sorted((tmp_path / "hijacked").glob("*.png"))
@@ -243,7 +251,7 @@ def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_where_half_are_hijacked(rates: dict[int, float], said: str) -> None:
-    assert audit.half_at(rates) == said
+    assert half_at(rates) == said
 
 
 def test_the_release_profile_has_a_hundred_steps_and_five_restarts() -> None:
@@ -259,3 +267,81 @@ def test_nothing_guides_where_nothing_is_hijacked() -> None:
     with pytest.raises(Undefined, match="of 2 pictures none was hijacked with 8/255 everywhere"):
         audit.to_attack(data, {"found": none}, guided=True)
     assert audit.to_attack(data, {"found": replace(none, by_gradient=1)}, guided=True).ids == data.ids[:2]
+
+
+def test_a_signature_is_the_square_that_the_map_marks_most_of_the_first_picture_of_its_class() -> None:
+    asked = subject()
+    data = dataset(asked)
+    found = cut_signatures(asked, data, data.ids, seed=0, chunk=5)
+    one_by_one = cut_signatures(asked, data, data.ids, seed=0, chunk=1)
+
+    assert set(found) == set(data.labels)
+    for label, piece in found.items():
+        first = data.ids[data.labels.index(label)]
+        batch_ = load(data, [first], asked.geometry, seed=0, device=asked.device)
+        rec = record(asked, batch_.images, batch_.labels, chunk=1)
+        saliency = upsample(METHODS["gradcam"](rec), (16, 16), rec.placement)[0]
+        sums = {(i, j): float(saliency[i : i + 4, j : j + 4].sum()) for i in range(13) for j in range(13)}
+        top, left = max(sums, key=sums.__getitem__)
+        torch.testing.assert_close(piece, batch_.images[0, :, top : top + 4, left : left + 4], atol=1e-6, rtol=0)
+        torch.testing.assert_close(one_by_one[label], piece)
+
+
+def test_what_is_blended_in_stays_within_the_mask_and_the_radius_and_moves_towards_the_piece() -> None:
+    asked = subject()
+    whole = batch(asked, 8)
+    mask = (torch.rand(8, 16, 16, generator=torch.Generator().manual_seed(1)) < 0.3).float()
+    target = drawn_classes(whole, SIGNATURES)
+    start = (whole.images * 255).round() / 255
+    for radius in (0, 4, 255):
+        with metered() as cost:
+            found = blended(asked, whole, mask, target, SIGNATURES, radius=radius)
+        change = found.images - start
+        assert cost.forwards == 8 * (TRIED + 1)
+        assert change.abs().max() <= radius / 255 + 1e-6
+        assert (change * (1 - mask[:, None])).abs().max() == 0
+        with torch.no_grad():
+            assert torch.equal(found.success, asked.logits(found.images).argmax(1) == target)
+        for index, label in enumerate(target.tolist()):
+            values = SIGNATURES[label]
+            low, high = values.amin((1, 2))[:, None, None], values.amax((1, 2))[:, None, None]
+            moved = change[index].abs() > 0.6 / 255
+            towards = torch.where(change[index] > 0, start[index] < high, start[index] > low)
+            assert towards[moved].all()
+    assert (found.images != start).any()
+
+
+def test_a_piece_lies_where_it_is_put_and_its_tiles_everywhere() -> None:
+    base = some_images(2)
+    pieces = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    laid, covered = _laid(pieces, base, torch.tensor([[0, 12], [5, 3]]))
+
+    assert covered.sum((1, 2)).tolist() == [16, 16]
+    torch.testing.assert_close(laid[0, :, 0:4, 12:16], pieces[0])
+    torch.testing.assert_close(laid[1, :, 5:9, 3:7], pieces[1])
+    assert covered[1, 5:9, 3:7].all()
+    tiles, everywhere = _laid(pieces, base, None)
+    assert everywhere.all()
+    torch.testing.assert_close(tiles, pieces.repeat(1, 1, 4, 4))
+
+
+def test_the_places_that_are_tried_hold_most_of_the_mask() -> None:
+    mask = torch.zeros(1, 16, 16)
+    mask[0, 8:12, 2:6] = 1
+    mask[0, 0:2, 14:16] = 1
+    corners = [tuple(one[0].tolist()) for one in _windows(mask, 4)]
+
+    assert corners[0] == (8, 2)
+    assert len(corners) == TRIED == len(set(corners))
+    assert (0, 12) in corners
+
+
+def test_an_image_without_another_class_at_hand_is_left_alone_and_not_counted() -> None:
+    asked = subject()
+    whole = batch(asked, 4)
+    alone = replace(FOUND, signatures={int(whole.labels[0]): SIGNATURES[0]})
+    columns = audit.hijack(asked, whole, draws=1, found=alone)
+
+    own = whole.labels == whole.labels[0]
+    for name in ("target:4", "signature:4", "signature:64"):
+        assert torch.equal(columns[name].isnan(), own)

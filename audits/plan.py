@@ -22,7 +22,7 @@ from camcore.record import record
 from camcore.subject import Classifier
 from camcore.throughput import fastest_batch_size
 from fixtures.artefacts import Artefact, library, read_artefact
-from fixtures.controls import CONTROLS
+from fixtures.controls import CONTROLS, Control
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
 
 DEFAULT_CAM = "hirescam"
@@ -83,8 +83,12 @@ def chosen_cams(spec: str, names: Sequence[str]) -> dict[str, CamMethod]:
         return dict(sorted(RECORDED.items()))
     if names:
         return {name: find_cam(name) for name in names}
-    made = CONTROLS.get(spec.removeprefix("control:")) if spec.startswith("control:") else None
+    made = _control(spec)
     return dict(made.cams) if made is not None and made.cams else {DEFAULT_CAM: METHODS[DEFAULT_CAM]}
+
+
+def _control(spec: str) -> Control | None:
+    return CONTROLS.get(spec.removeprefix("control:")) if spec.startswith("control:") else None
 
 
 def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = True) -> Plan:
@@ -119,7 +123,11 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
                 "leave --cam out, or name a layer with --audit-layer"
             )
         data = settings.data or default_data(spec, settings.weights)
-        dataset = find_dataset(data, subject=subject, n=policy.images, seed=settings.seed)
+        made = _control(spec)
+        if made is not None and made.data is not None and settings.data is None:
+            dataset = made.data(policy.images, settings.seed)
+        else:
+            dataset = find_dataset(data, subject=subject, n=policy.images, seed=settings.seed)
         with _trying(spec):
             size = settings.batch_size or batch_sizes.get(name) or fastest_batch_size(subject)
             undefined = undefined_methods(subject, cams)

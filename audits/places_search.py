@@ -1,0 +1,163 @@
+"""The search for a place of its own: where the maps of one class gather, and those of the others do not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from camcore import statistics
+from camcore.cam import CamMethod
+from camcore.clusters import spectral
+from camcore.degeneracy import degeneracy
+from camcore.engine import Progress
+from camcore.errors import Undefined
+from camcore.images import Dataset, load, only
+from camcore.maps import rectify, upsample
+from camcore.record import Recording, record
+from camcore.seeds import generator
+from camcore.subject import Classifier
+
+GRID = 14  # cells along a side
+CELLS = 20  # of a place: a tenth of them
+LEAST = 4  # maps of a class, so that it is searched
+DEALT = 199  # times that the classes are dealt out anew, to see what chance gathers
+
+Shares = Float[Tensor, "n cells"]  # of a map, in each cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the maps of a class gather, on the images that were searched."""
+
+    label: int
+    maps: int  # of the class
+    gathered: float  # share of them in the place, beyond that of the other classes' maps
+    p: float  # of dealing out the classes at random and finding as much for any of them (Holm over the classes)
+    groups: tuple[tuple[int, float], ...]  # of its maps: how many, and their share in the place; the largest first
+    cells: Bool[Tensor, " cells"]
+    usual: float  # share of the other classes' maps in it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What the search came to: for every method the places of all classes, the one that gathers most first."""
+
+    places: Mapping[str, Sequence[Place]]
+    searched: tuple[str, ...]  # ids
+
+
+def search(
+    subject: Classifier,
+    dataset: Dataset,
+    ids: Sequence[str],
+    cams: Mapping[str, CamMethod],
+    *,
+    seed: int,
+    chunk: int,
+    progress: Progress | None = None,
+) -> Search:
+    """Find for every class where its maps gather.
+
+    Args:
+        subject: The model.
+        dataset: Where the images are.
+        ids: Of those to be searched.
+        cams: Whose maps.
+        seed: Of the run.
+        chunk: Images per forward.
+        progress: Called after every batch.
+
+    Raises:
+        Undefined: Fewer than two classes have `LEAST` images.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in cams}
+    labels: list[int] = []
+    for start in range(0, len(ids), chunk):
+        batch = load(dataset, ids[start : start + chunk], subject.geometry, seed=seed, device=subject.device)
+        rec = record(subject, batch.images, batch.labels, chunk=batch.chunk)
+        for name, cam in cams.items():
+            found[name].append(shares(rec, rectify(cam(rec))).cpu())
+        labels += batch.labels.tolist()
+        if progress is not None:
+            progress(min(start + chunk, len(ids)), len(ids))
+    places = {name: gathered(torch.cat(parts), torch.tensor(labels), seed=seed) for name, parts in found.items()}
+    if not all(places.values()):
+        raise Undefined(
+            f"a place of a class's own is looked for where two classes have {LEAST} pictures among {len(ids)}; give "
+            "more pictures of fewer classes with --data"
+        )
+    return Search(places=places, searched=tuple(ids))
+
+
+def shares(rec: Recording, saliency: Float[Tensor, "n i j"]) -> Shares:
+    """How much of each map lies in each cell of a grid over the picture; NaN for maps that show nothing."""
+    coarse = functional.adaptive_avg_pool2d(upsample(saliency, rec.images.shape[2:], rec.placement)[:, None], GRID)
+    flat = coarse.flatten(1).double()
+    nothing = (degeneracy(rec, saliency) != 0)[:, None]
+    return (flat / flat.sum(1, keepdim=True)).masked_fill(nothing, torch.nan)
+
+
+def gathered(maps: Shares, labels: Int[Tensor, " n"], *, seed: int) -> list[Place]:
+    """The place of every class that has `LEAST` maps, the one that gathers most first; none of fewer than two."""
+    seen = ~maps.isnan().any(1)
+    maps, labels = maps[seen], labels[seen]
+    classes, counts = labels.unique(return_counts=True)
+    classes = classes[counts >= LEAST]
+    kept = torch.isin(labels, classes)
+    maps, labels = maps[kept], labels[kept]
+    if len(classes) < 2:
+        return []
+    excess, cells, usual = _excess(maps, labels, classes)
+    rng = generator(seed, "places", "dealt")
+    dealt = torch.stack(
+        [_excess(maps, labels[torch.randperm(len(labels), generator=rng)], classes)[0] for _ in range(DEALT)]
+    )
+    p_values = statistics.holm(((dealt >= excess - 1e-12).sum(0) + 1).div(DEALT + 1).tolist())
+    # rounded, so that the last bit of a float does not choose; ties stay in the order of the classes
+    order = excess.mul(1e4).round().argsort(descending=True, stable=True).tolist()
+    return [
+        Place(
+            label=int(classes[index]),
+            maps=int((labels == classes[index]).sum()),
+            gathered=float(excess[index]),
+            p=float(p_values[index] or 0.0),
+            groups=_groups(maps[labels == classes[index]], cells[index]),
+            cells=cells[index],
+            usual=float(usual[index]),
+        )
+        for index in order
+    ]
+
+
+def _excess(
+    maps: Shares, labels: Int[Tensor, " n"], classes: Int[Tensor, " k"]
+) -> tuple[Float[Tensor, " k"], Bool[Tensor, "k cells"], Float[Tensor, " k"]]:
+    """For every class: how much more of its maps lies in its place than of the others', the place, their share in it.
+
+    The place is where its mean map exceeds that of the other classes most.
+    """
+    member = (labels[None] == classes[:, None]).double()
+    means = member @ maps / member.sum(1, keepdim=True)
+    others = (means.sum(0) - means) / (len(classes) - 1)
+    cells = torch.zeros_like(means, dtype=torch.bool)
+    cells.scatter_(1, (means - others).topk(CELLS, dim=1).indices, True)
+    own, usual = ((each * cells).sum(1) for each in (means, others))
+    return own - usual, cells, usual
+
+
+def _groups(maps: Shares, cells: Bool[Tensor, " cells"]) -> tuple[tuple[int, float], ...]:
+    group = torch.from_numpy(spectral(maps.numpy()))
+    inside = maps[:, cells].sum(1)
+    return tuple(
+        (int((group == number).sum()), float(inside[group == number].mean())) for number in range(int(group.max()) + 1)
+    )
+
+
+def unseen(dataset: Dataset, found: Search, cam: str) -> Dataset:
+    """The images of the class whose maps gather most, but for those that were searched."""
+    taken, label = set(found.searched), found.places[cam][0].label
+    labels: dict[str, int] = dict(zip(dataset.ids, dataset.labels, strict=True))
+    return only(dataset, [one for one in dataset.ids if one not in taken and labels[one] == label])

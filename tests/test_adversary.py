@@ -237,6 +237,27 @@ def test_a_hidden_gradient_is_told() -> None:
     assert not apgd(plain, images, label, budget=Budget(epsilon=EPSILON, steps=2), generators=draws(3)).no_slope.any()
 
 
+class Sure(Centred):
+    """So sure of every class that its probability rounds to 1: the cross-entropy has no slope."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 1e4 * super().forward(images)
+
+
+def test_a_model_that_is_too_sure_hides_no_slope() -> None:
+    one, images = tiny_subject(Sure(), "inner.relu"), some_images(12)
+    with torch.no_grad():
+        label = one.logits((images * 255).round() / 255).argmax(1)
+    pixels = ((images * 255).round() / 255).requires_grad_()
+    loss = torch.nn.functional.cross_entropy(one.logits(pixels), label, reduction="sum")
+    (flat,) = torch.autograd.grad(loss, pixels)
+    assert int((flat.flatten(1).abs().amax(1) == 0).sum()) >= 8  # as the attack would be left without a slope
+
+    found = apgd(one, images, label, budget=Budget(epsilon=64 / 255, steps=30), generators=draws(12))
+    assert not found.no_slope.any()
+    assert found.success.all()
+
+
 def test_the_model_and_the_images_are_left_as_they_came() -> None:
     one, images, label = asked()
     before, state = images.clone(), {name: value.clone() for name, value in one.module.state_dict().items()}

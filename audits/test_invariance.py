@@ -34,7 +34,7 @@ Kindermans et al. 2019 (arXiv:1711.00867, input shift); Yeh et al. 2019 (arXiv:1
 (arXiv:1903.12261) for JPEG among common corruptions.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
@@ -42,31 +42,24 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
+from audits.invariance_changes import changed, comparisons, noisy
+from audits.invariance_shown import show
 from audits.question import Question
 from camcore import chance
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of
-from camcore.grid import Placement
-from camcore.images import Batch, Images
-from camcore.maps import rectify, unit_range, upsample
+from camcore.images import Batch
+from camcore.maps import rectify
 from camcore.metrics.invariance import (
-    likeness,
-    mirror_likeness,
     relative_distance,
     sensitivity,
-    translation_likeness,
 )
-from camcore.perturbations import down_up, jpeg, mirrored, translated, uniform_noise
 from camcore.record import Recording, record
 from camcore.shift import apart, record_shifted, twin_of
 from camcore.subject import Classifier
-from camcore.verdict import Evidence, Overlay, Table
 
 VERSION = "1"
-RADIUS = 0.02  # of the noise, in pixel units: the default of captum's sensitivity_max
 DRAWS = 4  # of the noise, for each chance draw of the profile
-MOVE = 16  # the picture moves by its shorter side divided by this, down and to the right
 
 LIKENESS = "Spearman's rank correlation of the two maps"
 DISTANCE = "norm of the difference of the two maps over the sum of their norms"
@@ -113,44 +106,6 @@ MAX_SENSITIVITY = Question(
     direction="within",
 )
 QUESTIONS = (SHIFT, FLIP, TRANSLATION, JITTER, MAX_SENSITIVITY)
-CHANCE = ("edges", "random")  # maps that know nothing of the model, compared in the same way
-
-Compared = Callable[[Tensor, Tensor, Placement | None], Tensor]  # a map, the map after, where they lie
-
-
-def moved_by(batch: Batch) -> int:
-    """Pixels."""
-    return max(1, round(min(batch.images.shape[2:]) / MOVE))
-
-
-def changed(batch: Batch) -> dict[str, Callable[[], Images]]:
-    """The changed images, made when they are asked for."""
-    pixels = moved_by(batch)
-    return {
-        "flip": partial(mirrored, batch.images),
-        "translation": partial(translated, batch.images, down=pixels, right=pixels),
-        "jpeg": partial(jpeg, batch.images),
-        "resize": partial(down_up, batch.images),
-    }
-
-
-def comparisons(batch: Batch) -> dict[str, Compared]:
-    """How alike the maps of the images and of the changed images are, in [-1, 1]."""
-    size, pixels = (batch.images.shape[2], batch.images.shape[3]), moved_by(batch)
-    return {
-        "flip": lambda one, other, placement: mirror_likeness(one, other, size, placement),
-        "translation": lambda one, other, placement: translation_likeness(
-            one, other, size, placement, down=pixels, right=pixels
-        ),
-        "jpeg": lambda one, other, _: likeness(one, other),
-        "resize": lambda one, other, _: likeness(one, other),
-    }
-
-
-def noisy(batch: Batch, draws: int) -> Iterator[Images]:
-    """Images with noise, one draw after the other."""
-    for draw in range(draws):
-        yield uniform_noise(batch.images, radius=RADIUS, generators=batch.generators(f"invariance noise {draw}"))
 
 
 def invariance(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod], draws: int) -> dict[str, Tensor]:
@@ -225,112 +180,6 @@ def _judged(found: Mapping[str, Tensor], why: Mapping[str, Tensor]) -> dict[str,
                 columns[key] = found[key].masked_fill(code != 0, torch.nan)
         columns[f"{name}:degenerate"] = code.double()
     return columns
-
-
-def show(
-    subject: Classifier,
-    batch: Batch,
-    rows: Mapping[str, Row],
-    *,
-    name: str,
-    cam: CamMethod,
-    column: str,
-    twin: Classifier | None = None,
-) -> Iterable[Evidence]:
-    """Each image with its map, and after the change with the map that it has then; what every change does."""
-    rec = record(subject, batch.images, chunk=batch.chunk)
-    claim = column.partition(":")[2]
-    pictures = _pictures(subject, batch, rec, rows, name, cam, claim, twin)
-    saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:], rec.placement))
-    for index, image_id in enumerate(batch.ids):
-        role = "worst" if index < WORST else "typical"
-        value = rows[image_id].get(column, torch.nan)
-        predicted = subject.classes[int(rec.target[index])]
-        after, image, moved = pictures[index]
-        yield Overlay(
-            unit=image_id,
-            role=role,  # type: ignore[arg-type]  # mypy does not see that a conditional gives one of two words
-            value=value,
-            caption=f"as it is: {predicted}",
-            image=batch.images[index],
-            saliency=saliency[index],
-        )
-        yield Overlay(
-            unit=image_id,
-            role=role,  # type: ignore[arg-type]
-            value=value,
-            caption=f"{after}: the map for {predicted}",
-            image=image,
-            saliency=moved,
-        )
-    yield _table(rows, name)
-
-
-def _pictures(
-    subject: Classifier,
-    batch: Batch,
-    rec: Recording,
-    rows: Mapping[str, Row],
-    name: str,
-    cam: CamMethod,
-    claim: str,
-    twin: Classifier | None,
-) -> list[tuple[str, Tensor, Tensor]]:
-    """For each image what was done to it, what it looks like then, and its map then."""
-    size = batch.images.shape[2:]
-
-    def shown(images: Images, after: Recording) -> list[tuple[Tensor, Tensor]]:
-        saliency = unit_range(upsample(rectify(cam(after)), size, after.placement))
-        return list(zip(images, saliency, strict=True))
-
-    if twin is not None:
-        after = record_shifted(twin, batch.images, rec.target, chunk=batch.chunk)
-        return [("in the shifted twin", *pair) for pair in shown(batch.images, after)]
-    again = partial(record, subject, target=rec.target, chunk=batch.chunk)
-    if claim == "max_sensitivity":
-        images = next(noisy(batch, 1))
-        return [("with the first noise drawn", *pair) for pair in shown(images, again(images))]
-    words = {"flip": "mirrored", "translation": "moved", "jpeg": "saved as JPEG", "resize": "made smaller and enlarged"}
-    made = {}
-    for change in ("jpeg", "resize") if claim == "jitter" else (claim,):
-        images = changed(batch)[change]()
-        made[change] = shown(images, again(images))
-    pictures = []
-    for index, image_id in enumerate(batch.ids):
-        worse = min(made, key=lambda change: rows[image_id].get(f"{name}:{change}", 0.0))
-        pictures.append((words[worse], *made[worse][index]))
-    return pictures
-
-
-def _table(rows: Mapping[str, Row], name: str) -> Table:
-    def mean(key: str) -> float:
-        return round(float(column_of(rows, key).nanmean()), 4)
-
-    what = (
-        ("mirrored", "likeness", "flip", "flip"),
-        ("moved", "likeness", "translation", "translation"),
-        ("saved as JPEG of quality 75", "likeness", "jpeg", "jpeg"),
-        ("made smaller by a quarter, enlarged", "likeness", "resize", "resize"),
-        ("noise of 0.02, the farthest drawn", "distance", "max_sensitivity", "noise"),
-        ("the same, over the map's own norm", "distance", "sensitivity", "noise"),
-        ("first layer absorbs a constant", "distance", "shift", "shift"),
-    )
-    return Table(
-        title=f"What each change does to {name}, to the image's edges, and to random maps (means over images; "
-        "likeness 1 and distance 0: nothing moved)",
-        columns=("change", "measured by", name, *CHANCE, "probability moves by", "class stays"),
-        rows=tuple(
-            (
-                text,
-                kind,
-                *(mean(f"{key}:{measured}") for key in (name, *CHANCE)),
-                mean(f"{change}:probability"),
-                mean(f"{change}:same"),
-            )
-            for text, kind, measured, change in what
-            if f"{change}:same" in next(iter(rows.values()))  # the twin is measured apart
-        ),
-    )
 
 
 @pytest.mark.audit("invariance")

@@ -1,0 +1,55 @@
+"""Groups of two pictures and two captions: whether the right caption goes with the right picture, and with what."""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Scores = Float[Tensor, "groups pictures captions"]  # two of each; caption i is true of picture i
+
+
+class Right(NamedTuple):
+    """What is right in each group; what is level is wrong."""
+
+    text: Bool[Tensor, " groups"]  # of either picture, its own caption scores higher
+    image: Bool[Tensor, " groups"]  # of either caption, its own picture scores higher
+    group: Bool[Tensor, " groups"]  # both
+    one: Float[Tensor, " groups"]  # share of the two pictures whose own caption scores higher
+
+
+def interaction(scores: Scores) -> Float[Tensor, " groups"]:
+    """s(I,T) - s(I,T') - s(I',T) + s(I',T'): above 0 where captions go with their pictures, whatever else is preferred.
+
+    A preference for a caption or for a picture adds the same to two terms of opposite sign, and cancels. That is what
+    tells binding from a prior: a scorer that always prefers "left" is right on every picture where that is true.
+    """
+    check(scores)
+    return scores[:, 0, 0] - scores[:, 0, 1] - scores[:, 1, 0] + scores[:, 1, 1]
+
+
+def priors(scores: Scores) -> tuple[Float[Tensor, " groups"], Float[Tensor, " groups"]]:
+    """How much the first caption is preferred whatever the picture, and the first picture whatever the caption."""
+    check(scores)
+    mean = scores.mean(1), scores.mean(2)
+    return mean[0][:, 0] - mean[0][:, 1], mean[1][:, 0] - mean[1][:, 1]
+
+
+def right(scores: Scores) -> Right:
+    """Text, image and group score of Thrush et al. 2022 (Winoground, arXiv:2204.03162, equations 1 to 3), strictly.
+
+    At chance a quarter, a quarter and a sixth of the groups are right. Level scores are wrong: with `argmax` a scorer
+    that always says the same would be right wherever the true caption comes first.
+    """
+    check(scores)
+    first, second = scores[:, 0, 0] > scores[:, 0, 1], scores[:, 1, 1] > scores[:, 1, 0]
+    image = (scores[:, 0, 0] > scores[:, 1, 0]) & (scores[:, 1, 1] > scores[:, 0, 1])
+    text = first & second
+    return Right(text=text, image=image, group=text & image, one=(first.double() + second.double()) / 2)
+
+
+def check(scores: Tensor) -> None:
+    """Refuse what is no group of two and two, and half precision, in which scores are level that are not."""
+    if scores.dim() != 3 or scores.shape[1:] != (2, 2):
+        raise ValueError(f"expected scores of shape (groups, 2, 2), got {tuple(scores.shape)}")
+    if scores.dtype.itemsize < 4:
+        raise ValueError(f"expected scores in single precision at least, got {scores.dtype}; raise them before")

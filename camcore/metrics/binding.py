@@ -35,7 +35,7 @@ def priors(scores: Scores) -> tuple[Float[Tensor, " groups"], Float[Tensor, " gr
 
 
 def right(scores: Scores) -> Right:
-    """Text, image and group score of Thrush et al. 2022 (Winoground, arXiv:2204.03162, equations 1 to 3), strictly.
+    """Text, image and group score of Thrush et al. 2022 (Winoground, arXiv:2204.03162), strictly.
 
     At chance a quarter, a quarter and a sixth of the groups are right. Level scores are wrong: with `argmax` a scorer
     that always says the same would be right wherever the true caption comes first.

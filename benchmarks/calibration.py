@@ -126,11 +126,13 @@ def rates(rows: Sequence[Row], *, heading: str, rate: str) -> list[str]:
 
 
 def in_all(rows: Sequence[Row]) -> str:
-    """How often the rows together reached what they must, and how many always did."""
-    reached = [row.verdicts.get(CONTROLS[row.control].wanted(row.claim) or "", 0) for row in rows]
-    asked = [len(row.seeds) for row in rows]
-    always = sum(one == number > 0 for one, number in zip(reached, asked, strict=True))
-    return f"{sum(reached)} of {sum(asked)} ({always} of {len(rows)} rows every time)"
+    """How often the rows together reached what they must, how many always did, and how many were not measured."""
+    asked = [row for row in rows if row.seeds]
+    reached = [row.verdicts.get(CONTROLS[row.control].wanted(row.claim) or "", 0) for row in asked]
+    always = sum(one == len(row.seeds) for one, row in zip(reached, asked, strict=True))
+    left = f", {len(rows) - len(asked)} more not measured yet" if len(asked) < len(rows) else ""
+    total = sum(len(row.seeds) for row in asked)
+    return f"{sum(reached)} of {total} ({always} of {len(asked)} rows every time{left})"
 
 
 def page(rows: Rows) -> str:

@@ -76,7 +76,10 @@ def test_text_image_and_group_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("scores", "said"),
-    [(torch.zeros(2, 2, 3), r"shape \(groups, 2, 2\), got \(2, 2, 3\)"), (torch.zeros(3, 2, 2).half(), "single precision")],
+    [
+        (torch.zeros(2, 2, 3), r"shape \(groups, 2, 2\), got \(2, 2, 3\)"),
+        (torch.zeros(3, 2, 2).half(), "single precision"),
+    ],
 )
 def test_what_is_no_group_is_refused(scores: torch.Tensor, said: str) -> None:
     for measure in (interaction, priors, right):

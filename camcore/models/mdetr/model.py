@@ -192,7 +192,7 @@ class MDETR(nn.Module):
     def _aligned(
         self, found: Float[Tensor, "b q d"], read: Float[Tensor, "b t d"]
     ) -> tuple[Float[Tensor, "b q e"] | None, Float[Tensor, "b t e"] | None]:
-        """Boxes and tokens in the space where they are compared by cosine (Kamath et al. 2021, eq. 1 and 2)."""
+        """Boxes and tokens in the space where they are compared by cosine (Kamath et al. 2021, contrastive alignment)."""
         if self.config.contrastive is None:
             return None, None
         image, text = self.contrastive_align_projection_image(found), self.contrastive_align_projection_text(read)

@@ -94,9 +94,7 @@ class DecoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(widths.hidden)  # there was a norm2 while the caption had an attention of its own
         self.norm4 = nn.LayerNorm(widths.hidden)
 
-    def forward(
-        self, x: Queries, queries: Queries, memory: Sequence, positions: Sequence, padding: Padding
-    ) -> Queries:
+    def forward(self, x: Queries, queries: Queries, memory: Sequence, positions: Sequence, padding: Padding) -> Queries:
         """One layer."""
         placed = x + queries
         x = self.norm1(x + self.self_attn(placed, placed, x, need_weights=False)[0])

@@ -23,8 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from camcore.errors import BadInput, one_line
+from camcore.models.mdetr.config import Config
 from camcore.models.mdetr.infer import config_of
-from camcore.models.mdetr.model import MDETR, Config, empty
+from camcore.models.mdetr.model import MDETR, empty
 
 State = Mapping[str, Tensor]
 Chosen = Literal["model_ema", "model"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from camcore.errors import BadInput
-from camcore.models.mdetr.model import CLEVR, GQA, Config, TextConfig
+from camcore.models.mdetr.config import CLEVR, GQA, Config, TextConfig
 
 DEPTHS: dict[
     tuple[tuple[int, ...], bool], str

@@ -4,7 +4,7 @@ Kamath et al. 2021 (arXiv:2104.12763), section 2 and figure 2, on DETR, Carion e
 and appendix A.4. Modules are named as in the published weights, so that these load without a table of names.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,41 +15,10 @@ from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 from transformers import RobertaConfig, RobertaModel
 
+from camcore.models.mdetr.config import BACKBONES, Config, TextConfig
 from camcore.models.mdetr.transformer import Decoder, Encoder, sine_positions
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-GQA, CLEVR = ("type", "obj", "rel", "attr", "cat", "global"), ("type", "binary", "reg", "attr")  # one query each
 TARGET_LAYER = "backbone.0.body.layer4"  # the last map of features of the image alone, one cell per 32 pixels
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextConfig:
-    """RoBERTa (Liu et al. 2019, arXiv:1907.11692), the base model if nothing else is said."""
-
-    vocabulary: int = 50265
-    hidden: int = 768
-    layers: int = 12
-    heads: int = 12
-    feedforward: int = 3072
-    positions: int = 514  # two more than the longest caption has tokens
-    padding_token: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What must be known to build the network; the published ResNet-101 if nothing else is said."""
-
-    backbone: str = "resnet101"
-    hidden: int = 256
-    heads: int = 8
-    encoder_layers: int = 6
-    decoder_layers: int = 6
-    feedforward: int = 2048
-    queries: int = 100  # boxes per image
-    slots: int = 256  # positions of the caption that a box may name, and at the end "no object"
-    contrastive: int | None = 64  # width of the embeddings that align boxes with tokens; None: without them
-    answers: tuple[tuple[str, int], ...] = ()  # (head, number of answers) in the order of GQA or CLEVR; else empty
-    text: TextConfig = field(default_factory=TextConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +161,7 @@ class MDETR(nn.Module):
     def _aligned(
         self, found: Float[Tensor, "b q d"], read: Float[Tensor, "b t d"]
     ) -> tuple[Float[Tensor, "b q e"] | None, Float[Tensor, "b t e"] | None]:
-        """Boxes and tokens in the space where they are compared by cosine (Kamath et al. 2021, contrastive alignment)."""
+        """Boxes and tokens in the space where they are compared by cosine (contrastive alignment)."""
         if self.config.contrastive is None:
             return None, None
         image, text = self.contrastive_align_projection_image(found), self.contrastive_align_projection_text(read)

@@ -54,13 +54,12 @@ def prepare(image: Image, *, shorter: int = SHORTER, longer: int = LONGER) -> Fl
 def pad(images: Sequence[Float[Tensor, "3 _ _"]]) -> tuple[Float[Tensor, "b 3 h w"], Bool[Tensor, "b h w"]]:
     """Stack prepared images of different sizes: zeros to the right and below, and a mask that is True on them."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-    margins = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
-    pixels = torch.stack([functional.pad(image, margin) for image, margin in zip(images, margins, strict=True)])
-    inside = [
-        functional.pad(torch.zeros_like(image[0]), margin, value=1)
-        for image, margin in zip(images, margins, strict=True)
-    ]
-    return pixels, torch.stack(inside).bool()
+    pixels, padding = [], []
+    for image in images:
+        margin = (0, width - image.shape[2], 0, height - image.shape[1])
+        pixels.append(functional.pad(image, margin))
+        padding.append(functional.pad(torch.zeros_like(image[0]), margin, value=1))
+    return torch.stack(pixels), torch.stack(padding).bool()
 
 
 def tokenizer_from(given: Any) -> Tokenizer:
@@ -74,9 +73,7 @@ def tokenizer_from(given: Any) -> Tokenizer:
     if isinstance(given, str | PathLike):
         path = Path(given)
         if not path.is_file():
-            raise BadInput(
-                f"expected a tokenizer.json file, {str(path)!r} is none; roberta-base's comes with its weights"
-            )
+            raise BadInput(f"expected a tokenizer.json file, {str(path)!r} is none; give roberta-base's")
         try:
             given = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exceptions
@@ -85,7 +82,7 @@ def tokenizer_from(given: Any) -> Tokenizer:
     if not isinstance(found, Tokenizer):
         raise BadInput(
             f"expected a tokenizer.json, a tokenizers.Tokenizer or a fast tokenizer of transformers, "
-            f"got {type(given).__name__}; for roberta-base, RobertaTokenizerFast"
+            f"got {type(given).__name__}; give roberta-base's RobertaTokenizerFast"
         )
     own = Tokenizer.from_str(found.to_str())
     own.no_padding()

@@ -6,31 +6,16 @@ of the published weights.
 """
 
 from math import pi
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from camcore.models.mdetr.config import Config
+
 Sequence = Float[Tensor, "b s d"]
 Queries = Float[Tensor, "b q d"]
 Padding = Bool[Tensor, "b s"]  # True where there is nothing
-
-
-class Widths(Protocol):
-    """What the layers need to know of `camcore.models.mdetr.model.Config`."""
-
-    @property
-    def hidden(self) -> int:
-        """Width of a cell, a token and a query."""
-
-    @property
-    def heads(self) -> int:
-        """Of every attention."""
-
-    @property
-    def feedforward(self) -> int:
-        """Width between the two linear layers."""
 
 
 def sine_positions(
@@ -59,20 +44,20 @@ def sine_positions(
     return torch.cat(encoded, dim=-1)
 
 
-def _attention(widths: Widths) -> nn.MultiheadAttention:
-    return nn.MultiheadAttention(widths.hidden, widths.heads, batch_first=True)
+def _attention(config: Config) -> nn.MultiheadAttention:
+    return nn.MultiheadAttention(config.hidden, config.heads, batch_first=True)
 
 
 class EncoderLayer(nn.Module):
     """Self-attention in which positions are added to queries and keys, then two linear layers."""
 
-    def __init__(self, widths: Widths) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.self_attn = _attention(widths)
-        self.linear1 = nn.Linear(widths.hidden, widths.feedforward)
-        self.linear2 = nn.Linear(widths.feedforward, widths.hidden)
-        self.norm1 = nn.LayerNorm(widths.hidden)
-        self.norm2 = nn.LayerNorm(widths.hidden)
+        self.self_attn = _attention(config)
+        self.linear1 = nn.Linear(config.hidden, config.feedforward)
+        self.linear2 = nn.Linear(config.feedforward, config.hidden)
+        self.norm1 = nn.LayerNorm(config.hidden)
+        self.norm2 = nn.LayerNorm(config.hidden)
 
     def forward(self, x: Sequence, positions: Sequence, padding: Padding) -> Sequence:
         """One layer."""
@@ -84,15 +69,15 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """The queries attend to each other, then to the whole sequence: cells and tokens at once."""
 
-    def __init__(self, widths: Widths) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.self_attn = _attention(widths)
-        self.cross_attn_image = _attention(widths)
-        self.linear1 = nn.Linear(widths.hidden, widths.feedforward)
-        self.linear2 = nn.Linear(widths.feedforward, widths.hidden)
-        self.norm1 = nn.LayerNorm(widths.hidden)
-        self.norm3 = nn.LayerNorm(widths.hidden)  # there was a norm2 while the caption had an attention of its own
-        self.norm4 = nn.LayerNorm(widths.hidden)
+        self.self_attn = _attention(config)
+        self.cross_attn_image = _attention(config)
+        self.linear1 = nn.Linear(config.hidden, config.feedforward)
+        self.linear2 = nn.Linear(config.feedforward, config.hidden)
+        self.norm1 = nn.LayerNorm(config.hidden)
+        self.norm3 = nn.LayerNorm(config.hidden)  # there was a norm2 while the caption had an attention of its own
+        self.norm4 = nn.LayerNorm(config.hidden)
 
     def forward(self, x: Queries, queries: Queries, memory: Sequence, positions: Sequence, padding: Padding) -> Queries:
         """One layer."""
@@ -107,9 +92,9 @@ class DecoderLayer(nn.Module):
 class Encoder(nn.Module):
     """Layers one after another; positions are given to each."""
 
-    def __init__(self, widths: Widths, layers: int) -> None:
+    def __init__(self, config: Config, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(widths) for _ in range(layers))
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(layers))
 
     def forward(self, x: Sequence, positions: Sequence, padding: Padding) -> Sequence:
         """The memory that the decoder reads."""
@@ -121,10 +106,10 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Layers one after another, which begin with nothing but the queries, and one norm that all their outputs share."""
 
-    def __init__(self, widths: Widths, layers: int) -> None:
+    def __init__(self, config: Config, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(widths) for _ in range(layers))
-        self.norm = nn.LayerNorm(widths.hidden)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(layers))
+        self.norm = nn.LayerNorm(config.hidden)
 
     def forward(
         self, queries: Queries, memory: Sequence, positions: Sequence, padding: Padding

@@ -196,6 +196,22 @@ def test_a_cells_position_does_not_depend_on_the_padding():
     torch.testing.assert_close(sine_positions(padded, 16)[:, :2, :3], alone)
 
 
+@pytest.mark.parametrize("blind", [True, False])
+def test_positions_say_where_to_look_and_are_no_part_of_what_is_seen(blind):
+    transformer = tiny_model().transformer
+    encoder, decoder = transformer.encoder.layers[0], transformer.decoder.layers[0]
+    if blind:  # queries and keys of zero: all places are looked at alike
+        for attention in (encoder.self_attn, decoder.self_attn, decoder.cross_attn_image):
+            attention.in_proj_weight[: 2 * 16] = 0
+    x, queries, positions, others = torch.randn(4, 1, 5, 16, generator=generator(0, "sequence"))
+    padding = torch.zeros(1, 5, dtype=torch.bool)
+    encoded = [encoder(x, where, padding) for where in (positions, others)]
+    by_memory = [decoder(x, queries, x, where, padding) for where in (positions, others)]
+    by_query = [decoder(x, where, x, positions, padding) for where in (queries, others)]
+    for one, other in (encoded, by_memory, by_query):
+        assert ((one - other).abs().max() < 1e-6) == blind
+
+
 class Patches(nn.Module):
     """In the place of the ResNet: cells that see their own 32 pixels only, so that padding reaches no other."""
 

@@ -17,6 +17,13 @@ from camcore.models.mdetr.infer import config_of
 from tests.tiny_mdetr import QUESTIONS, manifests, needs_reference, reference, tiny_config, tiny_model
 
 
+@pytest.fixture(autouse=True)
+def _leave_nothing(tmp_path):
+    yield
+    for file in tmp_path.iterdir():  # a ResNet-18 is 45 MB, and pytest keeps the folders of three runs
+        file.unlink()
+
+
 def refusal(function, *args, **given):
     """The message of the BadInput that a call raises, once shown to be one line."""
     with pytest.raises(BadInput) as caught:

@@ -77,8 +77,9 @@ def test_no_gradient_is_left_on_parameters_because_nothing_calls_backward() -> N
 
 
 @pytest.mark.slow
-def test_the_library_is_imported_without_torchvision_and_matplotlib() -> None:
-    code = "import sys, camcore, camcore.engine; print([m for m in ('torchvision', 'matplotlib') if m in sys.modules])"
+def test_the_library_is_imported_without_torchvision_transformers_and_matplotlib() -> None:
+    heavy = "('torchvision', 'transformers', 'tokenizers', 'matplotlib')"
+    code = f"import sys, camcore, camcore.engine; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"

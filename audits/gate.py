@@ -142,7 +142,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
         "n_params": sum(parameter.numel() for parameter in subject.module.parameters()),
         "kind": "classifier",
         "target_layer": subject.target_layer,
-        "preprocess": f"{resize}crop {geometry.crop[0]}x{geometry.crop[1]}, {described(subject.preprocess)}",
+        "preprocess": f"{resize}{'squash to' if geometry.squash else 'crop'} {geometry.crop[0]}x{geometry.crop[1]}, {described(subject.preprocess)}",
         "unsafe": list(subject.unsafe),
     }
 

@@ -29,10 +29,10 @@ SAME = 1e-6  # two unit vectors that differ by no more in any coordinate differ 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoTowers(Subject):
-    """An `ImageText` subject: CLIP (Radford et al. 2021, arXiv:2103.00020), SigLIP (Zhai et al. 2023, arXiv:2303.15343).
+    """An `ImageText` subject: CLIP (Radford et al. 2021, arXiv:2103.00020) or SigLIP (Zhai et al. 2023, 2303.15343).
 
-    `module` holds both towers. `target_layer` and `grid` stay empty: they are those of the classifier that
-    `as_classifier` makes.
+    `module` holds both towers. `target_layer` is a name within `embed_image`, where probing would not find the right
+    one; `grid` and `placement` are those of the classifier that `as_classifier` makes.
     """
 
     tokenise: Callable[[Sequence[str]], Tokens]  # refuses captions that are longer than the model reads
@@ -83,8 +83,8 @@ class TwoTowers(Subject):
         return self.embed_text({key: value.to(self.device) for key, value in self.tokenise(captions).items()})
 
     def _check_apart(self, captions: Sequence[str], embedded: Float[Tensor, "n d"]) -> None:
-        distance = torch.cdist(embedded, embedded, p=torch.inf).fill_diagonal_(torch.inf)
-        if len(captions) < 2 or distance.min() > SAME:
+        distance = torch.cdist(embedded.cpu(), embedded.cpu(), p=torch.inf).fill_diagonal_(torch.inf)
+        if len(captions) < 2 or not distance.min() <= SAME:  # NaN is not the same as anything
             return
         one, other = divmod(int(distance.argmin()), len(captions))
         tokens = self.tokenise([captions[one], captions[other]])
@@ -106,14 +106,15 @@ def as_classifier(
     """A classifier whose classes are captions, with its target layer found, so that every audit of classes can ask it.
 
     Its logits are the model's own, scale * cosine (+ bias): the temperature belongs to a softmax over classes. With
-    several templates a class is the mean of its captions' embeddings of length one (Radford et al. 2021, section 3.1.4).
+    several templates a class is the mean of its captions' embeddings at length one (Radford et al. 2021, 3.1.4).
 
     Args:
         subject: The two towers; the classifier holds the one of images, which it shares.
         classes: Names, or whole captions where the template is "{}".
         templates: Captions with "{}" where the class's name goes.
-        layer: The target layer, by its name in the classifier's `named_modules`; None to have it found. Of a ViT that
-            reads its class token it is the last block's first norm: the last block's output has no gradient at patches.
+        layer: The target layer, by its name in the classifier's `named_modules`; None for the subject's, or to have it
+            found. Of a ViT that reads its class token it is the last block's first norm: the last block's output has no
+            gradient at patches.
 
     Raises:
         ValueError: A template without "{}", or two different captions with the same embedding.
@@ -138,4 +139,5 @@ def as_classifier(
     # other captions are other classes, though the weights are the same: journals and baselines are keyed by this
     digest = hashlib.sha256("\0".join((subject.sha256, *captions)).encode()).hexdigest()
     described = replace(asked, spec=subject.spec, sha256=digest, weights=subject.weights, unsafe=subject.unsafe)
-    return with_target_layer(described, layer=layer)
+    own = subject.target_layer and f"encoder.{subject.target_layer}"
+    return with_target_layer(described, layer=layer or own)

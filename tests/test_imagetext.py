@@ -103,12 +103,12 @@ def test_a_text_tower_that_reads_the_same_place_of_every_caption_is_refused():
 
     subject = towers()
     blind = replace(subject, embed_text=first_letter)
-    with pytest.raises(ValueError, match="'a mug on the left' and 'a dog' the same embedding.*eos_token_id"):
+    with pytest.raises(ValueError, match=r"'a mug on the left' and 'a dog' the same embedding.*eos_token_id"):
         blind.similarity(some_images(1), [LEFT, "the left", DOG])
 
 
 def test_captions_that_the_tokeniser_cannot_tell_apart_are_refused():
-    with pytest.raises(ValueError, match="'a dog' and 'A Dog' the same embedding.*case and white space do not count"):
+    with pytest.raises(ValueError, match=r"'a dog' and 'A Dog' the same embedding.*case and white space do not count"):
         towers().similarity(some_images(1), [DOG, "A Dog"])
 
 
@@ -135,7 +135,9 @@ def test_the_logits_of_the_classifier_are_the_models_own(bias):
 def test_a_class_of_several_templates_is_the_mean_of_unit_embeddings():
     subject, images = towers(), some_images(2)
     classifier = as_classifier(subject, ["mug", "dog"], templates=["a {}.", "one {} here"])
-    units = [nn.functional.normalize(subject.embed_text(tokenise([f"a {x}.", f"one {x} here"]))) for x in ("mug", "dog")]
+    units = [
+        nn.functional.normalize(subject.embed_text(tokenise([f"a {x}.", f"one {x} here"]))) for x in ("mug", "dog")
+    ]
     image = nn.functional.normalize(subject.embed_image(images))
     expected = torch.stack([14 * image @ (unit.mean(0) / unit.mean(0).norm()) for unit in units], 1)
     torch.testing.assert_close(classifier.logits(images), expected)
@@ -143,7 +145,7 @@ def test_a_class_of_several_templates_is_the_mean_of_unit_embeddings():
 
 
 def test_a_template_without_a_place_for_the_class_is_refused():
-    with pytest.raises(ValueError, match="expected a template with {} .* got 'a photo'"):
+    with pytest.raises(ValueError, match=r"expected a template with {} .* got 'a photo'"):
         as_classifier(towers(), ["mug", "dog"], templates=["a photo"])
 
 

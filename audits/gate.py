@@ -133,6 +133,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
     subject = audited.subject
     geometry = subject.geometry
     resize = f"resize {geometry.resize} ({geometry.interpolation}), " if geometry.resize else ""
+    fitted = f"{resize}{'squash to' if geometry.squash else 'crop'} {geometry.crop[0]}x{geometry.crop[1]}"
     return {
         "spec": subject.spec,
         "id": audited.id,
@@ -142,7 +143,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
         "n_params": sum(parameter.numel() for parameter in subject.module.parameters()),
         "kind": "classifier",
         "target_layer": subject.target_layer,
-        "preprocess": f"{resize}crop {geometry.crop[0]}x{geometry.crop[1]}, {described(subject.preprocess)}",
+        "preprocess": f"{fitted}, {described(subject.preprocess)}",
         "unsafe": list(subject.unsafe),
     }
 

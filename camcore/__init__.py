@@ -12,6 +12,7 @@ from camcore import cam
 from camcore.errors import BadInput
 from camcore.grid import Grid
 from camcore.images import Batch, Dataset, Geometry
+from camcore.imagetext import TwoTowers, as_classifier
 from camcore.layers import with_target_layer
 from camcore.record import Recording, ZeroGradient, record, record_layers
 from camcore.similarity import captions_as_classes
@@ -29,7 +30,9 @@ __all__ = [
     "Normalise",
     "Recording",
     "Subject",
+    "TwoTowers",
     "ZeroGradient",
+    "as_classifier",
     "cam",
     "captions_as_classes",
     "record",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,15 +15,45 @@ from camcore.seeds import generator
 Images = Float[Tensor, "b 3 h w"]  # in [0, 1], before normalisation
 Image = Float[Tensor, "3 h w"]
 Mask = Float[Tensor, "h w"]  # 1 on the object, 0 elsewhere; NaN everywhere where nobody has marked it
+Boxes = Float[Tensor, "n 4"]  # x0, y0, x1, y1 in pixels: the edges, so that the whole picture is 0, 0, width, height
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """How a photograph of any size becomes the model's input: short side to `resize`, then the central `crop`."""
+    """How a photograph of any size becomes the model's input: short side to `resize`, then the central `crop`.
+
+    Or, where a question is about sides and none may be lost: the whole picture squashed into `crop`.
+    """
 
     crop: tuple[int, int]
     resize: int | None = None  # None: the picture must already have the crop's size
     interpolation: str = "bilinear"  # or "bicubic"; always antialiased, as torchvision's presets are
+    squash: bool = False  # instead of resize and crop: both sides to the crop's, whatever becomes of the proportions
+
+    def __post_init__(self) -> None:
+        if self.squash and self.resize is not None:
+            raise ValueError(f"a picture is squashed or its short side resized, got both: {self}; leave resize out")
+
+    @property
+    def cuts_sides(self) -> bool:
+        """Whether a picture of other proportions than the crop's loses what lies at its edges."""
+        return not self.squash
+
+    def window(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """The part of a picture of this size that the model sees: x0, y0, x1, y1 in the picture's pixels."""
+        if self.squash:
+            return 0.0, 0.0, float(width), float(height)
+        (high, wide), (rows, columns) = self._resized(height, width), self.crop
+        down, across = height / high, width / wide
+        top, left = round((high - rows) / 2), round((wide - columns) / 2)
+        return left * across, top * down, (left + columns) * across, (top + rows) * down
+
+    def keeps(self, boxes: Boxes, height: int, width: int) -> Bool[Tensor, " n"]:
+        """Which boxes, in pixels of a picture of this size, the model sees whole."""
+        x0, y0, x1, y1 = boxes.new_tensor(self.window(height, width))
+        slack = 1e-3  # pixels, for rounding
+        inside = (boxes[:, 0] >= x0 - slack) & (boxes[:, 1] >= y0 - slack)
+        return inside & (boxes[:, 2] <= x1 + slack) & (boxes[:, 3] <= y1 + slack)
 
     def fit(self, image: Image) -> Float[Tensor, "3 rows columns"]:
         """Resize and crop one image; values stay in [0, 1] (bicubic overshoot is clipped)."""
@@ -38,15 +68,11 @@ class Geometry:
         return torch.where(share.isnan(), share, (share >= 0.5).to(share))
 
     def _fitted(self, planes: Float[Tensor, "k h w"], interpolation: str) -> Float[Tensor, "k rows columns"]:
-        height, width = planes.shape[-2:]
-        if self.resize is not None:
-            short = min(height, width)
-            # truncated, and the crop's corner rounded below, as torchvision does: a pixel off costs a percent of top-1
-            size = (int(height * self.resize / short), int(width * self.resize / short))
-            if size != (height, width):
-                planes = functional.interpolate(
-                    planes[None], size, mode=interpolation, align_corners=False, antialias=True
-                )[0].clamp(0, 1)
+        size = self._resized(*planes.shape[-2:])
+        if size != tuple(planes.shape[-2:]):
+            planes = functional.interpolate(
+                planes[None], size, mode=interpolation, align_corners=False, antialias=True
+            )[0].clamp(0, 1)
         height, width = planes.shape[-2:]
         rows, columns = self.crop
         if height < rows or width < columns:
@@ -56,6 +82,15 @@ class Geometry:
             )
         top, left = round((height - rows) / 2), round((width - columns) / 2)
         return planes[:, top : top + rows, left : left + columns]
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if self.squash:
+            return self.crop
+        if self.resize is None:
+            return height, width
+        short = min(height, width)
+        # truncated, and the crop's corner rounded, as torchvision does: a pixel off costs a percent of top-1
+        return int(height * self.resize / short), int(width * self.resize / short)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,24 +15,31 @@ CLIP_NORMALISE = Normalise(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.2686
 class Similarity(nn.Module):
     """Scaled cosine similarity of an image's embedding with fixed embeddings of captions.
 
-    Radford et al. 2021 (CLIP, arXiv:2103.00020), figure 3: logits_i = exp(t) · cos(image, caption_i).
+    Radford et al. 2021 (CLIP, arXiv:2103.00020), figure 3: logits_i = exp(t) · cos(image, caption_i); Zhai et al. 2023
+    (SigLIP, arXiv:2303.15343), algorithm 1, add a bias.
     """
 
     text: Tensor
 
     def __init__(
-        self, encoder: nn.Module, text: Float[Tensor, "captions d"], scale: float, embedding: Callable[[Any], Tensor]
+        self,
+        encoder: nn.Module,
+        text: Float[Tensor, "captions d"],
+        scale: float,
+        bias: float,
+        embedding: Callable[[Any], Tensor],
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.scale = scale
+        self.bias = bias
         self.embedding = embedding
         self.register_buffer("text", nn.functional.normalize(text.detach(), dim=1), persistent=False)
 
     def forward(self, images: Tensor) -> Float[Tensor, "b captions"]:
         """One score per image and caption."""
         found = nn.functional.normalize(self.embedding(self.encoder(images)), dim=1)
-        return self.scale * found @ self.text.to(found.dtype).T
+        return self.scale * found @ self.text.to(found.dtype).T + self.bias
 
 
 def captions_as_classes(
@@ -43,6 +50,7 @@ def captions_as_classes(
     geometry: Geometry,
     name: str = "similarity",
     scale: float = 100.0,
+    bias: float = 0.0,
     embedding: Callable[[Any], Tensor] = first_tensor,
     preprocess: Callable[[Images], Tensor] = CLIP_NORMALISE,
 ) -> Classifier:
@@ -58,6 +66,7 @@ def captions_as_classes(
         geometry: The encoder's input.
         name: Short, for ids and file names.
         scale: The model's temperature, exp(logit_scale).
+        bias: What a SigLIP adds to every score: it moves no softmax, no contrast and no gradient.
         embedding: Finds the embeddings in what the encoder returns.
         preprocess: The encoder's normalisation; CLIP's if not given.
 
@@ -66,7 +75,7 @@ def captions_as_classes(
     """
     if len(captions) != len(text):
         raise ValueError(f"expected one embedding per caption, got {len(text)} embeddings for {len(captions)} captions")
-    module = Similarity(encoder, text, scale, embedding).train(encoder.training)
+    module = Similarity(encoder, text, scale, bias, embedding).train(encoder.training)
     return Classifier(
         name=name, spec=name, module=module, geometry=geometry, preprocess=preprocess, classes=tuple(captions)
     )

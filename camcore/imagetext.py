@@ -1,0 +1,143 @@
+"""Subjects that score images against captions: two towers, one for each, and the cosine between what they give.
+
+    subject.similarity(images, ["a mug on the left", "a mug on the right"])  # (b, 2)
+    as_classifier(subject, ["cat", "dog"], templates=["a photo of a {}."])   # every audit of classes runs on it
+
+What may go wrong without a sound is checked where it happens: captions that the model cannot tell apart, captions that
+are longer than it reads (by `tokenise`), and sides that are cut away (`subject.geometry.cuts_sides`, `Geometry.keeps`).
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from camcore.cost import count
+from camcore.images import Images
+from camcore.layers import with_target_layer
+from camcore.similarity import captions_as_classes
+from camcore.subject import Classifier, Subject, at_least_fp32, first_tensor
+
+Tokens = Mapping[str, Tensor]  # by the name that the text tower calls them; the first axis is the captions'
+AT_ONCE = 64  # captions per forward of the text tower
+SAME = 1e-6  # two unit vectors that differ by no more in any coordinate differ by rounding alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoTowers(Subject):
+    """An `ImageText` subject: CLIP (Radford et al. 2021, arXiv:2103.00020) or SigLIP (Zhai et al. 2023, 2303.15343).
+
+    `module` holds both towers. `target_layer` is a name within `embed_image`, where probing would not find the right
+    one; `grid` and `placement` are those of the classifier that `as_classifier` makes.
+    """
+
+    tokenise: Callable[[Sequence[str]], Tokens]  # refuses captions that are longer than the model reads
+    embed_image: (
+        nn.Module
+    )  # from preprocessed images to embeddings of any length; a module, for its layers are recorded
+    embed_text: Callable[[Tokens], Float[Tensor, "n d"]]
+    scale: float  # the temperature, exp(t)
+    bias: float | None = None  # what a SigLIP adds to its logits; None: the model has no scores but cosines
+    fed: str = ""  # how, if not as the model's own processor would feed it
+
+    def similarity(self, images: Images, captions: Sequence[str]) -> Float[Tensor, "b captions"]:
+        """One score per image and caption, in fp32 at least; larger for a better match.
+
+        A CLIP's score is 100 * cosine, free of its temperature, so that models can be compared. A SigLIP's is its own
+        logit, scale * cosine + bias: its sigmoid is the model's probability that the caption belongs to the image.
+        Each caption is embedded once, without a graph; differentiable with respect to images that ask for it. Counts
+        one forward per image, as `Classifier.logits` does, and none for captions.
+
+        Raises:
+            ValueError: Two different captions have the same embedding, there is no caption, or the model trains.
+        """
+        text = self.embed_captions(captions)
+        count(forwards=len(images))
+        embedded = at_least_fp32(first_tensor(self.embed_image(self.preprocess(images))))
+        cosine = normalize(embedded, dim=1) @ text.to(embedded.dtype).T
+        return 100 * cosine if self.bias is None else self.scale * cosine + self.bias
+
+    @torch.no_grad()
+    def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "captions d"]:
+        """The captions' embeddings at length one, each different caption embedded once.
+
+        Raises:
+            ValueError: See `similarity`.
+        """
+        if self.module.training:
+            raise ValueError(f"{self.name} is in training mode: its scores depend on chance; call .eval() first")
+        different = list(dict.fromkeys(captions))
+        if not different:
+            raise ValueError(f"expected at least one caption for {self.name}, got none")
+        batches = [different[start : start + AT_ONCE] for start in range(0, len(different), AT_ONCE)]
+        found = normalize(torch.cat([at_least_fp32(self._embed(batch)) for batch in batches]), dim=1)
+        self._check_apart(different, found)
+        row = {caption: index for index, caption in enumerate(different)}
+        return found[[row[caption] for caption in captions]]
+
+    def _embed(self, captions: Sequence[str]) -> Float[Tensor, "n d"]:
+        return self.embed_text({key: value.to(self.device) for key, value in self.tokenise(captions).items()})
+
+    def _check_apart(self, captions: Sequence[str], embedded: Float[Tensor, "n d"]) -> None:
+        distance = torch.cdist(embedded.cpu(), embedded.cpu(), p=torch.inf).fill_diagonal_(torch.inf)
+        if len(captions) < 2 or not distance.min() <= SAME:  # NaN is not the same as anything
+            return
+        one, other = divmod(int(distance.argmin()), len(captions))
+        tokens = self.tokenise([captions[one], captions[other]])
+        why = (
+            "its tokeniser gives both the same tokens (case and white space do not count); word one of them differently"
+            if all(torch.equal(*values) for values in tokens.values())
+            else "their tokens differ, so its text tower reads a position that is the same in every caption; "
+            "correct eos_token_id in its config to the tokeniser's"
+        )
+        raise ValueError(
+            f"{self.name} gives {captions[one]!r} and {captions[other]!r} the same embedding, "
+            f"which makes every comparison of them 0: {why}"
+        )
+
+
+def as_classifier(
+    subject: TwoTowers, classes: Sequence[str], *, templates: Sequence[str] = ("{}",), layer: str | None = None
+) -> Classifier:
+    """A classifier whose classes are captions, with its target layer found, so that every audit of classes can ask it.
+
+    Its logits are the model's own, scale * cosine (+ bias): the temperature belongs to a softmax over classes. With
+    several templates a class is the mean of its captions' embeddings at length one (Radford et al. 2021, 3.1.4).
+
+    Args:
+        subject: The two towers; the classifier holds the one of images, which it shares.
+        classes: Names, or whole captions where the template is "{}".
+        templates: Captions with "{}" where the class's name goes.
+        layer: The target layer, by its name in the classifier's `named_modules`; None for the subject's, or to have it
+            found. Of a ViT that reads its class token it is the last block's first norm: the last block's output has no
+            gradient at patches.
+
+    Raises:
+        ValueError: A template without "{}", or two different captions with the same embedding.
+    """
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(
+                f"expected a template with {{}} for the class, as in 'a photo of a {{}}', got {template!r}"
+            )
+    captions = [template.replace("{}", name) for name in classes for template in templates]
+    text = subject.embed_captions(captions).unflatten(0, (len(classes), len(templates))).mean(1)
+    asked = captions_as_classes(
+        subject.embed_image,
+        text,
+        tuple(classes),
+        geometry=subject.geometry,
+        name=subject.name,
+        scale=subject.scale,
+        bias=subject.bias or 0.0,
+        preprocess=subject.preprocess,
+    )
+    # other captions are other classes, though the weights are the same: journals and baselines are keyed by this
+    digest = hashlib.sha256("\0".join((subject.sha256, *captions)).encode()).hexdigest()
+    described = replace(asked, spec=subject.spec, sha256=digest, weights=subject.weights, unsafe=subject.unsafe)
+    own = subject.target_layer and f"encoder.{subject.target_layer}"
+    return with_target_layer(described, layer=layer or own)

@@ -60,7 +60,7 @@ def cases(settings: options.Settings) -> list[tuple[str, str]]:
     from audits.plan import chosen_cams, subject_ids
 
     named = zip(settings.models, subject_ids(settings.models), strict=True)
-    return [(name, cam) for spec, name in named for cam in chosen_cams(spec, settings.cams)]
+    return [(name, cam) for spec, name in named for cam in chosen_cams(spec, settings.cams) or [""]]
 
 
 def make_plan(config: pytest.Config, settings: options.Settings) -> tuple[Any, Any]:
@@ -127,7 +127,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     cases = metafunc.config.stash[CASES]
     if "cam" in metafunc.fixturenames:
-        parameters = [pytest.param(name, cam, id=f"{name}-{cam}") for name, cam in cases]
+        parameters = [pytest.param(name, cam, id=f"{name}-{cam}") for name, cam in cases if cam]
         metafunc.parametrize(("audited_id", "cam"), parameters)
     else:  # about the model itself, whatever maps are drawn of it
         metafunc.parametrize("audited_id", [pytest.param(name, id=f"{name}-{MODEL}") for name in dict(cases)])
@@ -163,6 +163,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         premises=audited.premises,
         artefacts=plan.artefacts,
         conflicts=audited.conflicts,
+        bindings=audited.bindings,
         progress=progress if sys.stderr.isatty() else None,
     )
 

@@ -11,15 +11,15 @@ import torch
 from audits.encode import claim_record, described
 from audits.journal import Journal, Log
 from audits.policy import Policy
-from audits.question import Question
+from audits.question import Question, ability
 from camcore.cam import CamMethod
 from camcore.cost import Cost, metered
 from camcore.engine import Measure, Progress, Show, Terms, evaluate, shuffled
 from camcore.errors import Undefined, Unreliable, one_line
 from camcore.images import Dataset, Images, load
-from camcore.subject import Classifier
 from camcore.verdict import Claim, Outcome, Verdict
 from fixtures.artefacts import Artefact
+from fixtures.datasets.binding_scenes import Bindings
 from fixtures.datasets.cue_conflict import Conflicts
 
 Premise = Callable[[Images], Mapping[str, Any]]
@@ -40,7 +40,7 @@ class Established:
 class Ask:
     """Everything a question needs to be put to one subject; calling it puts the question."""
 
-    subject: Classifier
+    subject: Any  # a Classifier, or an ImageText: whichever the question needs
     dataset: Dataset
     cams: Mapping[str, CamMethod]
     policy: Policy
@@ -51,6 +51,7 @@ class Ask:
     node_id: str
     conclude: Callable[[Verdict], None]  # tells pytest
     premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
+    bindings: Bindings | None = None  # groups of pictures and captions, if the model scores captions
     artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model
@@ -103,7 +104,7 @@ class Ask:
             self.conclude(concluded(claim, known))
             return
         verdict = self._verdict(
-            claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
+            question, claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
         )
         record = claim_record(
             verdict,
@@ -117,6 +118,7 @@ class Ask:
 
     def _verdict(
         self,
+        question: Question,
         claim: Claim,
         cam: str,
         premise_key: str,
@@ -127,6 +129,9 @@ class Ask:
         column: str,
         show: Callable[..., Any],
     ) -> Verdict:
+        if question.needs != ability(self.subject):
+            reason = f"{self.subject.name} scores {ability(self.subject)}, and the question is about {question.needs}"
+            return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
         if cam and self.subject.target_layer is None:
             reason = f"{self.subject.name} has no map of features, so it has no saliency map to judge"
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)

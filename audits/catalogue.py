@@ -5,7 +5,7 @@ from importlib import import_module
 from types import ModuleType
 
 from audits.policy import Policy
-from audits.question import Question, audit_of, claim_id
+from audits.question import Ability, Question, audit_of, claim_id
 
 
 def audit_modules(policy: Policy) -> dict[str, ModuleType]:
@@ -22,11 +22,15 @@ def questions(policy: Policy) -> dict[str, Question]:
     return {name: found[name] for name in policy.claims}
 
 
-def claims(policy: Policy, cams: Iterable[str]) -> list[tuple[str, str]]:
-    """(id, severity) of every claim about one model: of maps once for each chosen method, of the model itself once."""
+def claims(policy: Policy, cams: Iterable[str], *, needs: Ability | None = None) -> list[tuple[str, str]]:
+    """(id, severity) of every claim about one model: of maps once for each chosen method, of the model itself once.
+
+    With `needs`, only of those that a subject which scores that can answer.
+    """
     methods = list(cams)
     return [
         (claim_id(name, cam), policy.claims[name].severity)
         for name, question in questions(policy).items()
         for cam in (methods if question.of_map else [""])
+        if needs in (None, question.needs)
     ]

@@ -10,12 +10,13 @@ from typing import Any
 from audits import catalogue
 from audits.encode import described
 from audits.plan import Audited, Plan, family_size
-from audits.question import documentation
+from audits.question import ability, documentation
 from camcore import statistics
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 EXIT = {PASS: 0, FAIL: 1, INCONCLUSIVE: 6}
 SCHEMA_VERSION = "1.0"
+KINDS = {"classes": "classifier", "captions": "images and captions"}
 
 
 def expected_claims(plan: Plan) -> list[tuple[str, str, str]]:
@@ -66,8 +67,9 @@ def assemble(
     modules = catalogue.audit_modules(plan.policy)
     caught_by = {name: documentation(module.__doc__ or "") for name, module in modules.items()}
     for audited in plan.audited:
-        family = [claim for claim in claims if claim["subject"] == audited.id and claim["gates"]]
-        absent = [None] * (sum(s == audited.id and severity == "gate" for s, _, severity in expected) - len(family))
+        answered = {name for name, _ in catalogue.claims(plan.policy, audited.cams, needs=ability(audited.subject))}
+        family = [one for one in claims if one["subject"] == audited.id and one["gates"] and one["id"] in answered]
+        absent = [None] * (family_size(plan.policy, audited.cams, ability(audited.subject)) - len(family))
         adjusted = statistics.holm([*(claim["p"] for claim in family), *absent])
         for claim, p_holm in zip(family, adjusted, strict=False):
             claim["p_holm"] = p_holm
@@ -75,8 +77,7 @@ def assemble(
         claim["controls"] = _names(caught_by[claim["audit"]]["caught_by"])
     verdict = decide(claims, expected)
     shown = {(claim["subject"], claim["id"]) for claim in claims}
-    per_model = max((family_size(plan.policy, audited.cams) for audited in plan.audited), default=1)
-    gates = sum(severity == "gate" for _, _, severity in expected)
+    sizes = [family_size(plan.policy, audited.cams, ability(audited.subject)) for audited in plan.audited]
     return {
         "schema_version": SCHEMA_VERSION,
         "run": {
@@ -92,8 +93,8 @@ def assemble(
             "versions": versions(),
             "family": {
                 "level": plan.policy.level,
-                "per_claim_level": statistics.simultaneous_level(plan.policy.level, per_model),
-                "claims": gates,
+                "per_claim_level": statistics.simultaneous_level(plan.policy.level, max(sizes, default=1)),
+                "claims": sum(sizes),
             },
             "seconds": seconds,
             "interrupted": interrupted,
@@ -141,7 +142,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
         "weights": subject.weights,
         "arch": type(subject.module).__name__,
         "n_params": sum(parameter.numel() for parameter in subject.module.parameters()),
-        "kind": "classifier",
+        "kind": KINDS[ability(subject)],
         "target_layer": subject.target_layer,
         "preprocess": f"{fitted}, {described(subject.preprocess)}",
         "unsafe": list(subject.unsafe),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from audits import catalogue, journal
 from audits.ask import Established
 from audits.options import Settings
 from audits.policy import Policy, load_policy
+from audits.question import Ability
 from camcore import statistics
 from camcore.cam import METHODS, PARTIAL, RECORDED, CamMethod, find_cam
 from camcore.engine import Terms
@@ -23,9 +25,13 @@ from camcore.subject import Classifier
 from camcore.throughput import fastest_batch_size
 from fixtures.artefacts import Artefact, library, read_artefact
 from fixtures.controls import CONTROLS, Control
+from fixtures.datasets.binding_scenes import Bindings, binding_scenes
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
+from fixtures.subjects.spec import split
 
 DEFAULT_CAM = "hirescam"
+CAPTIONERS = ("hf", "open_clip")  # families whose models score captions
+PAIRS = 8  # groups at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +39,13 @@ class Audited:
     """One model, the images it is asked about, and the methods whose maps are judged."""
 
     id: str
-    subject: Classifier
+    subject: Any  # a Classifier, or an ImageText
     dataset: Dataset
     cams: Mapping[str, CamMethod]
     terms: Terms
     undefined: Mapping[str, str]  # methods that this model has no such map of, with the reason
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for its classes
+    bindings: Bindings | None = None  # groups of pictures and captions, if it scores captions
     premises: dict[str, Established] = field(default_factory=dict)  # established once for all methods
 
     @property
@@ -79,12 +86,20 @@ def chosen_cams(spec: str, names: Sequence[str]) -> dict[str, CamMethod]:
     Raises:
         BadInput: An unknown name.
     """
+    if scored(spec) == "captions":
+        return {}
     if "all" in names:
         return dict(sorted(RECORDED.items()))
     if names:
         return {name: find_cam(name) for name in names}
     made = _control(spec)
     return dict(made.cams) if made is not None and made.cams else {DEFAULT_CAM: METHODS[DEFAULT_CAM]}
+
+
+def scored(spec: str) -> Ability:
+    """What a model scores, by its spec alone."""
+    made = _control(spec)
+    return made.scores if made is not None else "captions" if split(spec)[0] in CAPTIONERS else "classes"
 
 
 def _control(spec: str) -> Control | None:
@@ -114,6 +129,9 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
             journal.make(settings.report)
     audited = []
     for spec, name, cams in zip(settings.models, subject_ids(settings.models), methods, strict=True):
+        if scored(spec) == "captions":
+            audited.append(_of_captions(settings, policy, spec, name, device, batch_sizes.get(name)))
+            continue
         with _trying(spec):
             subject = find_subject(spec, weights=settings.weights, device=device, layer=settings.layer)
         subject = replace(subject, name=name)
@@ -154,6 +172,30 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, int], main: bool = 
         with _writing(settings.report):
             journal.forget(settings.report)
     return Plan(settings=settings, policy=policy, device=device, audited=tuple(audited), artefacts=artefacts)
+
+
+def _of_captions(
+    settings: Settings, policy: Policy, spec: str, name: str, device: str, batch_size: int | None
+) -> Audited:
+    """A model of images and captions, and the groups that it is asked about."""
+    from fixtures.subjects.spec import find_image_text
+
+    if settings.data is not None:
+        raise BadInput(f"--data {settings.data!r} has no captions for {spec!r}; leave it out: binding scenes are drawn")
+    with _trying(spec):
+        subject = replace(find_image_text(spec, weights=settings.weights, device=device), name=name)
+    bindings = binding_scenes(policy.images, seed=settings.seed, size=max(subject.geometry.crop))
+    terms = Terms(
+        level=statistics.simultaneous_level(policy.level, family_size(policy, {}, "captions")),
+        budget=policy.images,
+        seed=settings.seed,
+        batch_size=settings.batch_size or batch_size or PAIRS,
+        min_images=policy.min_images,
+        max_degenerate=policy.max_degenerate,
+    )
+    return Audited(
+        id=name, subject=subject, dataset=bindings.first, cams={}, terms=terms, undefined={}, bindings=bindings
+    )
 
 
 def undefined_methods(subject: Classifier, cams: Mapping[str, CamMethod]) -> dict[str, str]:
@@ -197,12 +239,13 @@ def _trying(spec: str) -> Iterator[None]:
         ) from problem
 
 
-def family_size(policy: Policy, cams: Mapping[str, CamMethod]) -> int:
+def family_size(policy: Policy, cams: Mapping[str, CamMethod], needs: Ability = "classes") -> int:
     """Gating claims of one model: all that the policy lists, of it and of every chosen method, selected with -k or not.
 
-    At least 1, since claims that do not gate need a level too.
+    But for those that are about something that it does not score. At least 1, since claims that do not gate need a
+    level too.
     """
-    return max(1, sum(severity == "gate" for _, severity in catalogue.claims(policy, cams)))
+    return max(1, sum(severity == "gate" for _, severity in catalogue.claims(policy, cams, needs=needs)))
 
 
 def resolve_device(name: str) -> str:

@@ -188,6 +188,17 @@ def test_a_model_without_features_is_not_applicable(tmp_path: Path) -> None:
     assert "no saliency map to judge" in verdicts[0].reason
 
 
+def test_a_question_about_captions_does_not_apply_to_a_model_of_classes(tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    about_captions = replace(QUESTION, needs="captions")
+    asking(tiny(), tmp_path, verdicts)(
+        about_captions, "hirescam", measure=constant, column="value", show=nothing, version="1"
+    )
+
+    assert verdicts[0].outcome is Outcome.NOT_APPLICABLE
+    assert verdicts[0].reason.endswith("scores classes, and the question is about captions")
+
+
 def refuse(problem: Exception) -> Premise:
     def premise(_images: Tensor) -> Mapping[str, object]:
         raise problem

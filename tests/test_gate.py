@@ -8,7 +8,7 @@ import pytest
 from audits import catalogue
 from audits.gate import EXIT, assemble, decide, expected_claims
 from audits.options import read_settings
-from audits.plan import Audited, Plan
+from audits.plan import Audited, Plan, family_size
 from audits.policy import load_policy
 from camcore.cam import METHODS
 from camcore.engine import Terms
@@ -141,7 +141,7 @@ def test_claims_come_in_the_order_of_the_policy_and_strangers_are_left_out(tmp_p
 
 def test_holm_counts_the_claims_of_one_model_that_are_missing_too(tmp_path: Path) -> None:
     made = plan(tmp_path, "a", "b")
-    gates = sum(severity == "gate" for subject, _, severity in expected_claims(made) if subject == "a")
+    gates = family_size(made.policy, made.audited[0].cams)  # those that a model of classes answers
     found = results(
         made,
         record("a", "wall/leakage[gradcam]", "PASS", p=0.001),

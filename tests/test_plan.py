@@ -6,7 +6,16 @@ from torch import Tensor
 
 from audits import catalogue
 from audits.options import read_settings
-from audits.plan import Plan, chosen_cams, family_size, prepare, resolve_device, subject_ids, undefined_methods
+from audits.plan import (
+    Plan,
+    chosen_cams,
+    family_size,
+    prepare,
+    resolve_device,
+    scored,
+    subject_ids,
+    undefined_methods,
+)
 from audits.policy import load_policy
 from camcore.cam import METHODS, PARTIAL, RECORDED
 from camcore.cost import metered
@@ -56,6 +65,7 @@ def test_methods_are_the_users_then_the_controls_then_the_default() -> None:
 def test_every_claim_that_gates_shares_the_level(tmp_path: Path) -> None:
     policy = load_policy(None, profile="pr")
     gates = {name for name, claim in policy.claims.items() if claim.severity == "gate"}
+    gates = {name for name in gates if catalogue.questions(policy)[name].needs == "classes"}  # it answers no others
     of_maps = {name for name in gates if catalogue.questions(policy)[name].of_map}
     made = plan(tmp_path, cam=["gradcam", "hirescam"])
 
@@ -63,6 +73,27 @@ def test_every_claim_that_gates_shares_the_level(tmp_path: Path) -> None:
     assert of_maps < gates
     assert family_size(made.policy, made.audited[0].cams) == family
     assert made.audited[0].terms.level == simultaneous_level(policy.level, family)
+
+
+def test_a_model_of_captions_is_asked_about_groups_and_has_a_family_of_its_own(tmp_path: Path) -> None:
+    made = plan(tmp_path, model=["control:clip-oracle", "control:clean"])
+    captions, classes = made.audited
+    gates = {
+        name
+        for name, question in catalogue.questions(made.policy).items()
+        if question.needs == "captions" and made.policy.claims[name].severity == "gate"
+    }
+
+    assert scored("control:clip-oracle") == scored("open_clip:RN50-quickgelu@openai") == scored("hf:a/b") == "captions"
+    assert scored("control:clean") == scored("resnet50") == "classes"
+    assert captions.cams == {}
+    assert captions.terms.level == simultaneous_level(made.policy.level, len(gates))
+    assert captions.dataset.ids == tuple(group.id for group in captions.bindings.groups)
+    assert captions.dataset.read(captions.dataset.ids[1]).shape == (3, 96, 96)
+    assert classes.bindings is None
+    assert classes.terms == plan(tmp_path).audited[0].terms
+    with pytest.raises(BadInput, match="--data 'scenes' has no captions for 'control:clip-oracle'"):
+        plan(tmp_path, model=["control:clip-oracle"], data="scenes")
 
 
 def test_the_level_does_not_depend_on_what_else_is_audited(tmp_path: Path) -> None:

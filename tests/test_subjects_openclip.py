@@ -27,7 +27,7 @@ from fixtures.vision_language.tiny_clip import (
     TINY_VIT,
     save_tiny_open_clip,
 )
-from fixtures.vision_language.tokenisers import real_tokeniser
+from fixtures.vision_language.tokenisers import real_tokeniser, tiny_tokeniser
 
 # open_clip takes seconds to import
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default:.*:DeprecationWarning")]
@@ -226,6 +226,18 @@ def test_a_state_dict_is_no_torchscript_program(saved, named):
 def test_weights_of_another_architecture_are_refused(saved, named):
     file = saved["vit"] / "open_clip_model.safetensors"
     assert "another architecture" in refusal(f"open_clip:tiny-quickgelu@{file}")
+
+
+def test_a_folder_may_bring_a_tokeniser_of_transformers(tmp_path):
+    tokeniser = tiny_tokeniser()
+    words = {**TINY_VIT["text_cfg"], "vocab_size": len(tokeniser), "context_length": 40, "hf_tokenizer_name": "its own"}
+    folder = save_tiny_open_clip(tmp_path / "own", config={**TINY_VIT, "text_cfg": words})
+    tokeniser.save_pretrained(folder)
+    subject = find_image_text(f"open_clip:{folder}")
+    assert subject.tokenise(CAPTIONS)["text"].shape == (3, 40)
+    assert subject.similarity(some_images(), CAPTIONS).isfinite().all()
+    with pytest.raises(ValueError, match=r"has 72 tokens, the model reads 40"):
+        subject.similarity(some_images(), [" ".join(["dog"] * 70)])
 
 
 def test_random_weights_need_no_activation_and_are_the_same_in_every_run(named):

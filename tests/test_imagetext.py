@@ -8,7 +8,7 @@ from torch import nn
 
 from camcore import Geometry, ImageText, TwoTowers, as_classifier, cam, record
 from camcore.cost import metered
-from camcore.imagetext import AT_ONCE
+from camcore.imagetext import AT_ONCE, same_rows
 from camcore.seeds import generator
 from tests.tiny import CLASSES, SIZE, GapNet, as_they_are, randomised, some_images
 
@@ -110,6 +110,16 @@ def test_a_text_tower_that_reads_the_same_place_of_every_caption_is_refused():
 def test_captions_that_the_tokeniser_cannot_tell_apart_are_refused():
     with pytest.raises(ValueError, match=r"'a dog' and 'A Dog' the same embedding.*case and white space do not count"):
         towers().similarity(some_images(1), [DOG, "A Dog"])
+
+
+def test_the_same_row_is_found_among_many_and_near_rows_are_not_the_same():
+    rows = nn.functional.normalize(torch.randn(3000, 16, generator=generator(0, "rows")), dim=1)
+    assert same_rows(rows) is None
+    rows[2501] = rows[40] + 1e-7
+    assert same_rows(rows) == (40, 2501)
+    rows[2501] = rows[40] + 1e-4
+    assert same_rows(rows) is None
+    assert same_rows(rows[:1]) is None
 
 
 def test_no_caption_and_a_training_model_are_refused():

@@ -1,5 +1,7 @@
 """The audit of binding: what is measured of a group, what it costs, what is shown, and what the scorers leave out."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from camcore.subject import ImageText
 from camcore.verdict import Overlay, Table
 from fixtures.controls import binding_scorers as scorers
 from fixtures.datasets.binding_scenes import RELATIONS, Bindings, binding_scenes
+from fixtures.subjects.spec import find_image_text
+from fixtures.vision_language.tiny_clip import save_tiny_clip
 
 COUNT = 10
 
@@ -94,3 +98,18 @@ def test_what_is_shown_has_both_pictures_with_their_own_caption_first(bindings: 
     (table,) = (one for one in shown if isinstance(one, Table))
     assert [line[0] for line in table.rows] == ["all", *RELATIONS]
     assert table.rows[0][1:3] == (COUNT, "1.00 [0.69, 1.00]")
+
+
+@pytest.mark.slow
+def test_a_clip_from_a_folder_is_asked_like_any_other(bindings: Bindings, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    subject = find_image_text(f"hf:{save_tiny_clip(tmp_path / 'clip')}")
+    drawn = binding_scenes(4, seed=2, size=max(subject.geometry.crop))
+    data = drawn.first
+    some = load(data, data.ids, subject.geometry, seed=0, device=subject.device)
+    with metered() as cost:
+        columns = audit.binding(subject, some, bindings=drawn)
+
+    assert cost.forwards == 8
+    assert columns["margin"].isfinite().all()
+    assert columns["margin"].abs().min() > 0  # random weights tell captions apart, if not rightly

@@ -135,6 +135,6 @@ def test_the_rerun_line_repeats_one_claim(sevens: Run, tmp_path: Path) -> None:
     assert found.code == 6, found.output  # the other claims are missing
     assert [one["id"] for one in found.results["claims"]] == [claim["id"]]
     # but for Holm's correction, which needs all p-values of the family
-    gates = sum(one["gates"] for one in sevens.results["claims"])
+    gates = sum(one["gates"] and one["verdict"] != "NOT_APPLICABLE" for one in sevens.results["claims"])
     alone = {**claim, "p_holm": min(1, gates * claim["p"])}
     assert difference(found.results["claims"], [alone], tolerance=1e-5) == ""

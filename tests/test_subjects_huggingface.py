@@ -259,7 +259,7 @@ def test_an_unknown_kind_of_model_is_refused():
     assert "no kind 'clip'" in (message := refusal("clip:DIR"))
     assert "did you mean 'open_clip'?" in message
     assert "'torchvision'" in (message := refusal("resnet50"))
-    assert "known: hf, open_clip" in message
+    assert "known: control, hf, open_clip" in message
 
 
 def test_questions_about_classes_are_told_how_to_ask(saved):

@@ -6,14 +6,12 @@ quarters of the file behind.
 """
 
 import json
-import re
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path, PosixPath
-from pickle import UnpicklingError
 from typing import Any, Literal
 from zipfile import is_zipfile
 
@@ -26,6 +24,7 @@ from camcore.errors import BadInput, one_line
 from camcore.models.mdetr.config import Config
 from camcore.models.mdetr.infer import config_of
 from camcore.models.mdetr.model import MDETR, empty
+from camcore.pickles import code_in
 
 State = Mapping[str, Tensor]
 Chosen = Literal["model_ema", "model"]
@@ -192,7 +191,7 @@ def _read_torch(file: Path) -> Any:
             # Mapped, as most of a checkpoint is never read. Files from before torch 1.6 are no archives to map.
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
         except Exception as error:  # depending on the damage: EOFError, KeyError, RuntimeError, UnpicklingError, …
-            code = _code_in(file, error)
+            code = code_in(file, error)
             if code:
                 raise BadInput(
                     f"refused {str(file)!r}: loading it would run {code}; expected the tensors and arguments of a "
@@ -201,21 +200,6 @@ def _read_torch(file: Path) -> Any:
             raise BadInput(
                 f"{str(file)!r} is damaged or no torch file ({type(error).__name__}); copy or download it again"
             ) from error
-
-
-def _code_in(file: Path, error: Exception) -> str:
-    """What torch refused to run, in words; empty if the file is merely damaged."""
-    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if refused:
-        return refused[1]
-    if "TorchScript" in str(error):
-        return "a TorchScript program"
-    with file.open("rb") as opened:
-        head = opened.read(2)
-    # Newer protocols than torch's own fail at their first instruction, before torch comes to what they would call.
-    return (
-        "a plain pickle" if head[:1] == b"\x80" and head[1:] <= b"\x05" and isinstance(error, UnpicklingError) else ""
-    )
 
 
 def _choose(content: Any, file: Path, prefer: Chosen | None) -> tuple[State, str, dict[str, Any]]:

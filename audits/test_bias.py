@@ -45,16 +45,16 @@ from torch import Tensor
 from audits.ask import Ask
 from audits.bias_scan import Scan, area, covered, scan, unseen
 from audits.question import Question
-from audits.seen import seen
+from audits.seen import side_by_side
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of, shuffled
+from camcore.engine import Row, column_of, shuffled
 from camcore.images import Batch
 from camcore.maps import rectify, upsample
 from camcore.metrics.localisation import energy_inside
 from camcore.record import Recording, record
 from camcore.subject import Classifier
-from camcore.verdict import Curve, Evidence, Overlay, Table
+from camcore.verdict import Curve, Evidence, Table
 from fixtures.artefacts import SHARE, carrying, fingerprint, suspects
 
 VERSION = "1"
@@ -151,19 +151,7 @@ def show(
     suspect, label = found.strongest[0].suspect, found.strongest[0].label
     versions = {"as it is": batch.images, f"with a {suspect.name}": carrying(batch.images, suspect)}
     cam = cams.get(name or "")
-    shown = {what: seen(subject, images, cam, None, chunk=batch.chunk) for what, images in versions.items()}
-    for index, image_id in enumerate(batch.ids):
-        for what, images in versions.items():
-            probability, maps = shown[what]
-            guess = int(probability[index].argmax())
-            yield Overlay(
-                unit=image_id,
-                role="worst" if index < WORST else "typical",
-                value=rows[image_id].get(column, torch.nan),
-                caption=f"{what}: {subject.classes[guess]} ({probability[index, guess]:.2f})",
-                image=images[index],
-                saliency=None if maps is None else maps[index],
-            )
+    yield from side_by_side(subject, batch, rows, versions, cam=cam, target=None, column=column)
     towards = subject.classes[label]
     gain = f"gain of {towards} (probability, mean over images)"
     if not suspect.artefact.everywhere:

@@ -43,16 +43,16 @@ from torch.nn import functional
 from audits.ask import Ask
 from audits.places_search import GRID, Place, Search, search, shares, unseen
 from audits.question import Question
-from audits.seen import seen
+from audits.seen import side_by_side
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of, shuffled
+from camcore.engine import Row, column_of, shuffled
 from camcore.images import Batch, Images
 from camcore.maps import rectify
 from camcore.perturbations import noisy_linear
 from camcore.record import record
 from camcore.subject import Classifier
-from camcore.verdict import Evidence, Overlay, Table
+from camcore.verdict import Evidence, Table
 
 VERSION = "1"
 SEARCHED = 32  # images that are searched, for each chance draw of the profile
@@ -130,22 +130,16 @@ def show(
     place = found.places[name][0]
     where = _pixels(batch, place)
     versions = {"as it is": batch.images, "the place inpainted": _without(batch, where)}
-    shown = {
-        what: seen(subject, images, cams[name], batch.labels, chunk=batch.chunk) for what, images in versions.items()
-    }
-    for index, image_id in enumerate(batch.ids):
-        for what, images in versions.items():
-            probability, saliency = shown[what]
-            guess = int(probability[index].argmax())
-            yield Overlay(
-                unit=image_id,
-                role="worst" if index < WORST else "typical",
-                value=rows[image_id].get(f"{name}:own", torch.nan),
-                caption=f"{what}: {subject.classes[guess]} ({probability[index, guess]:.2f})",
-                image=images[index],
-                saliency=None if saliency is None else saliency[index],
-                outline=where[index],
-            )
+    yield from side_by_side(
+        subject,
+        batch,
+        rows,
+        versions,
+        cam=cams[name],
+        target=batch.labels,
+        column=f"{name}:own",
+        outline=where,
+    )
     yield _classes(subject, found, name)
     yield Table(
         title=f"What the place is worth to {subject.classes[place.label]} (means over its pictures)",

@@ -47,18 +47,18 @@ from torch import Tensor
 
 from audits.ask import Ask
 from audits.question import Question
-from audits.seen import seen
+from audits.seen import side_by_side
 from camcore import chance, statistics
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import Row, column_of
 from camcore.images import Batch, Images
 from camcore.maps import rectify
 from camcore.metrics.invariance import likeness, shuffle_likeness
 from camcore.perturbations import cut_lines, dealt, derangements
 from camcore.record import Recording, record
 from camcore.subject import Classifier
-from camcore.verdict import Curve, Evidence, Overlay, Table
+from camcore.verdict import Curve, Evidence, Table
 
 VERSION = "1"
 SIZES = (2, 4, 7, 8, 14)  # patches along a side
@@ -209,19 +209,7 @@ def show(
     versions = {"whole": batch.images, "cuts drawn": cut_lines(batch.images, pieces, JUDGED), "in pieces": pieces}
     first = _logits(subject, batch.images).argmax(1)
     cam = cams.get(name or "")
-    shown = {what: seen(subject, images, cam, first, chunk=batch.chunk) for what, images in versions.items()}
-    for index, image_id in enumerate(batch.ids):
-        for what, images in versions.items():
-            probability, saliency = shown[what]
-            guess = int(probability[index].argmax())
-            yield Overlay(
-                unit=image_id,
-                role="worst" if index < WORST else "typical",
-                value=rows[image_id].get(column, torch.nan),
-                caption=f"{what}: {subject.classes[guess]} ({probability[index, guess]:.2f})",
-                image=images[index],
-                saliency=None if saliency is None else saliency[index],
-            )
+    yield from side_by_side(subject, batch, rows, versions, cam=cam, target=first, column=column)
     sizes = sizes_of(batch.images)
     for field, label in (("true", "probability of the true class"), ("right", "accuracy")):
         whole = _mean(rows, f"whole:{field}")

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from audits.hijack_signatures import Signatures, cut_signatures
-from camcore.adversary import Budget, apgd, square
+from camcore.adversary import Budget, apgd
 from camcore.engine import Progress
 from camcore.errors import Unreliable
 from camcore.fragility import LEVELS, on_grid
 from camcore.images import Batch, Dataset, load, only
+from camcore.square_attack import square
 from camcore.subject import Classifier
 
 CHECKED = 16  # images

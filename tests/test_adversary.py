@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from camcore.adversary import Budget, apgd, log_odds, margin, square
+from camcore.adversary import Budget, apgd, log_odds, margin
 from camcore.cost import metered
+from camcore.square_attack import square
 from camcore.subject import Classifier
 from tests.oracles import apgd as oracle
 from tests.tiny import GapNet, some_images, tiny_subject

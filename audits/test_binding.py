@@ -32,25 +32,24 @@ Thrush et al. 2022 (Winoground, arXiv:2204.03162); Kamath et al. 2023 (What'sUp,
 told apart without the picture.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from audits.ask import Ask
+from audits.binding_shown import NEUTRAL, named, pictures_of, show
 from audits.question import Question
-from camcore import statistics
-from camcore.engine import WORST, Row
 from camcore.errors import Undefined
-from camcore.images import Batch, Images
-from camcore.metrics.binding import Scores, interaction, priors, right
+from camcore.images import Batch, Dataset, Images, only
+from camcore.metrics.binding import decided_alone, interaction, priors, right
 from camcore.subject import ImageText
-from camcore.verdict import Evidence, Overlay, Table
-from fixtures.datasets.binding_scenes import RELATIONS, Bindings, Group
+from fixtures.datasets.binding_scenes import Bindings, Group
 
-VERSION = "1"
+VERSION = "2"
 
 INTERACTION = Question(
     name="binding/interaction",
@@ -70,15 +69,54 @@ GROUP = Question(
     bounds=(0.0, 1.0),
     needs="captions",
 )
-QUESTIONS = (INTERACTION, GROUP)
+SAID = {  # relation -> how its claim names it
+    "left": "left and right",
+    "on": "on and under a table",
+    "above": "above and below",
+    "higher": "higher and lower",
+    "front": "in front and behind",
+}
+RELATED = {
+    relation: Question(
+        name=f"binding/{relation}",
+        sentence=f"captions that say what is {said} go with their own pictures",
+        kind="MFT",
+        measure=f"{INTERACTION.measure}, of captions that say what is {said}",
+        unit="of the groups",
+        bounds=(0.0, 1.0),
+        needs="captions",
+    )
+    for relation, said in SAID.items()
+}
+QUESTIONS = (INTERACTION, GROUP, *RELATED.values())
+GREY = 0.5  # of a picture that shows nothing
 
 
 @torch.no_grad()
-def scored(subject: ImageText, group: Group, pictures: Images) -> Scores:
-    """A group's scores, the mean over its wordings, in the shape of one group."""
-    captions = [caption for wordings in group.captions for caption in wordings]
-    found = subject.similarity(pictures, captions).double()
-    return found.unflatten(1, (2, -1)).mean(2)[None]
+def scored(
+    subject: ImageText, groups: Sequence[Group], pictures: Float[Tensor, "groups 3 3 h w"]
+) -> Float[Tensor, "groups 3 3"]:
+    """The scores of each group's two pictures and a grey one with its two captions and one that says nothing.
+
+    A caption's score is the mean over its wordings. All pictures are asked about all captions in one call: a model of
+    two towers embeds each of either once.
+    """
+    said = [[*group.captions, (NEUTRAL,)] for group in groups]
+    captions = list(dict.fromkeys(one for kinds in said for wordings in kinds for one in wordings))
+    try:
+        found = subject.similarity(pictures.flatten(0, 1), captions).double().unflatten(0, (-1, 3))
+    except ValueError:
+        if len(groups) == 1:
+            raise
+        # captions of different groups, which are never compared, may be the same to the model
+        pairs = zip(groups, pictures.split(1), strict=True)
+        return torch.cat([scored(subject, [group], its_own) for group, its_own in pairs])
+    column = {caption: index for index, caption in enumerate(captions)}
+    means = [
+        [of[:, [column[one] for one in wordings]].mean(1) for wordings in kinds]
+        for of, kinds in zip(found, said, strict=True)
+    ]
+    return torch.stack([torch.stack(of, 1) for of in means])
 
 
 def binding(subject: ImageText, batch: Batch, *, bindings: Bindings) -> dict[str, Tensor]:
@@ -87,104 +125,73 @@ def binding(subject: ImageText, batch: Batch, *, bindings: Bindings) -> dict[str
     Returns:
         `interaction` and `group`, what is judged; `text`, `image`, `one` (of the two pictures), `margin` (the
         interaction itself), `caption_prior`, `picture_prior`, and `level`, 1 where two of the scores that are compared
-        are the same.
+        are the same. `text_only`: of the two pictures, how many are right if the captions' scores with a grey picture
+        decide; `by_caption`: 1 where they do. `picture_only` and `by_picture`: the same of the pictures' scores with a
+        caption that says nothing.
     """
-    groups = _named(bindings)
-    scores = torch.cat([scored(subject, groups[one], _pictures(bindings, groups[one], batch)) for one in batch.ids])
-    found, (captions, pictures) = right(scores), priors(scores)
+    by_id = named(bindings)
+    groups = [by_id[one] for one in batch.ids]
+    pictures = torch.stack([pictures_of(bindings, group, batch) for group in groups])
+    grey = torch.full_like(pictures[:, :1], GREY)
+    found = scored(subject, groups, torch.cat([pictures, grey], 1))
+    scores, with_grey, with_nothing = found[:, :2, :2], found[:, 2, :2], found[:, :2, 2]
+    rights, (captions_prior, pictures_prior) = right(scores), priors(scores)
     pairs = (scores[:, 0] - scores[:, 1], scores[..., 0] - scores[..., 1])
     return {
         "interaction": (interaction(scores) > 0).double(),
-        "group": found.group.double(),
-        "text": found.text.double(),
-        "image": found.image.double(),
-        "one": found.one,
+        "group": rights.group.double(),
+        "text": rights.text.double(),
+        "image": rights.image.double(),
+        "one": rights.one,
         "margin": interaction(scores),
-        "caption_prior": captions,
-        "picture_prior": pictures,
+        "caption_prior": captions_prior,
+        "picture_prior": pictures_prior,
         "level": (torch.cat(pairs, 1) == 0).any(1).double(),
+        "text_only": right(with_grey[:, None].expand(-1, 2, -1)).one,
+        "by_caption": decided_alone(scores, with_grey).double(),
+        "picture_only": right(with_nothing[:, None].expand(-1, 2, -1)).one,
+        "by_picture": decided_alone(scores.mT, with_nothing).double(),
         **{f"score:{i}{j}": scores[:, i, j] for i in (0, 1) for j in (0, 1)},
     }
 
 
-def _named(bindings: Bindings) -> dict[str, Group]:
-    return {group.id: group for group in bindings.groups}
-
-
-def _pictures(bindings: Bindings, group: Group, batch: Batch) -> Images:
-    return torch.stack(bindings.draw(group)[0]).to(batch.images)
-
-
-def show(
-    subject: ImageText,
-    batch: Batch,
-    rows: Mapping[str, Row],
-    *,
-    column: str,
-    bindings: Bindings,
-) -> Iterable[Evidence]:
-    """Both pictures of each group with the scores of both captions; every relation's rates."""
-    groups = _named(bindings)
-    for index, image_id in enumerate(batch.ids):
-        group, row = groups[image_id], rows[image_id]
-        for picture, image in enumerate(_pictures(bindings, group, batch)):
-            own, other = (row[f"score:{picture}{caption}"] for caption in (picture, 1 - picture))
-            said = [group.captions[caption][0] for caption in (picture, 1 - picture)]
-            yield Overlay(
-                unit=image_id,
-                role="worst" if index < WORST else "typical",
-                value=row[column],
-                caption=f"{said[0]}: {own:.2f}; {said[1]}: {other:.2f}" + (" (level)" if own == other else ""),
-                image=image,
-                saliency=None,
-            )
-    yield _table(rows, groups)
-
-
-def _table(rows: Mapping[str, Row], groups: Mapping[str, Group]) -> Table:
-    lines = [("all", list(rows.values()))]
-    lines += [(name, [row for one, row in rows.items() if groups[one].relation == name]) for name in RELATIONS]
-    return Table(
-        title="How many groups are right, by relation (share with its exact 95 % interval; by luck 0.5 of the "
-        "interactions, 0.25, 0.25 and 0.17 of the others; preferences: mean of what one caption, or one picture, "
-        "scores more than the other, whatever it is paired with)",
-        columns=(
-            "relation",
-            "groups",
-            "interaction",
-            "text",
-            "picture",
-            "group",
-            "level",
-            "caption preferred by",
-            "picture preferred by",
-        ),
-        rows=tuple(_line(name, part) for name, part in lines if part),
-    )
-
-
-def _line(name: str, rows: Sequence[Row]) -> tuple[str | int | float, ...]:
-    def share(key: str) -> str:
-        exact = statistics.clopper_pearson(int(sum(row[key] for row in rows)), len(rows), level=0.95)
-        return f"{exact.point:.2f} [{exact.low:.2f}, {exact.high:.2f}]"
-
-    preferred = [round(sum(abs(row[key]) for row in rows) / len(rows), 4) for key in ("caption_prior", "picture_prior")]
-    level = int(sum(row["level"] for row in rows))
-    return (name, len(rows), *(share(key) for key in ("interaction", "text", "image", "group")), level, *preferred)
-
-
 @pytest.mark.audit("binding")
 def test_binding_goes_with_the_picture(ask: Ask) -> None:
-    ask_about(ask, INTERACTION, "interaction")
+    askabout(ask, INTERACTION, "interaction")
 
 
 @pytest.mark.audit("binding")
 def test_binding_of_whole_groups(ask: Ask) -> None:
-    ask_about(ask, GROUP, "group")
+    askabout(ask, GROUP, "group")
 
 
-def ask_about(ask: Ask, question: Question, column: str) -> None:
-    """Put one of the claims: they read different columns of the same measurement."""
+@pytest.mark.audit("binding")
+def test_binding_to_left_and_right(ask: Ask) -> None:
+    askabout(ask, RELATED["left"], "interaction")
+
+
+@pytest.mark.audit("binding")
+def test_binding_to_on_and_under(ask: Ask) -> None:
+    askabout(ask, RELATED["on"], "interaction")
+
+
+@pytest.mark.audit("binding")
+def test_binding_to_above_and_below(ask: Ask) -> None:
+    askabout(ask, RELATED["above"], "interaction")
+
+
+@pytest.mark.audit("binding")
+def test_binding_to_higher_and_lower(ask: Ask) -> None:
+    askabout(ask, RELATED["higher"], "interaction")
+
+
+@pytest.mark.audit("binding")
+def test_binding_to_in_front_and_behind(ask: Ask) -> None:
+    askabout(ask, RELATED["front"], "interaction")
+
+
+def askabout(ask: Ask, question: Question, column: str) -> None:
+    """Put one of the claims: they read different columns, or different groups, of the same measurement."""
 
     def premise(_images: Images) -> dict[str, Bindings]:
         if ask.bindings is None:
@@ -195,7 +202,19 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         question,
         measure=binding,
         column=column,
-        show=partial(show, column=column),
+        show=partial(show, column=column, tables=question not in RELATED.values()),
         version=VERSION,
         premise=premise,
+        among=lambda dataset, given: about(dataset, given["bindings"], question),
     )
+
+
+def about(dataset: Dataset, bindings: Bindings, question: Question) -> Dataset:
+    """The groups that a question is about: all, or those of its relation."""
+    relation = next((name for name, one in RELATED.items() if one is question), None)
+    if relation is None:
+        return dataset
+    held = [group.id for group in bindings.groups if group.relation == relation]
+    if not held:
+        raise Undefined(f"none of the groups is about {SAID[relation]}")
+    return only(dataset, held)

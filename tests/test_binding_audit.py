@@ -1,5 +1,6 @@
 """The audit of binding: what is measured of a group, what it costs, what is shown, and what the scorers leave out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from audits import test_binding as audit
 from camcore.cost import metered
+from camcore.errors import Undefined
 from camcore.images import Batch, load
 from camcore.subject import ImageText
 from camcore.verdict import Overlay, Table
@@ -30,20 +32,19 @@ def batch(bindings: Bindings, *chosen: int) -> Batch:
 
 
 @pytest.mark.slow
-def test_what_is_measured_of_a_group_does_not_depend_on_its_batch_and_costs_two_forwards(bindings: Bindings) -> None:
+def test_what_is_measured_of_a_group_does_not_depend_on_its_batch_and_costs_three_forwards(bindings: Bindings) -> None:
     subject = scorers.scorer("oracle", scorers.oracle)
     assert isinstance(subject, ImageText)
     with metered() as cost:
         together = audit.binding(subject, batch(bindings), bindings=bindings)
 
-    assert (cost.forwards, cost.backwards) == (2 * COUNT, 0)
+    assert (cost.forwards, cost.backwards) == (3 * COUNT, 0)  # a grey picture beside the two
     for index in range(0, COUNT, 3):
         alone = audit.binding(subject, batch(bindings, index), bindings=bindings)
         for name, column in alone.items():
             torch.testing.assert_close(column[0], together[name][index], msg=name)
-    for question in audit.QUESTIONS:
-        values = together[question.name.partition("/")[2]]
-        assert ((values == 0) | (values == 1)).all()
+    for column in ("interaction", "group", "by_caption", "by_picture"):
+        assert ((together[column] == 0) | (together[column] == 1)).all()
 
 
 @pytest.mark.slow
@@ -66,11 +67,83 @@ def test_the_oracle_is_right_and_the_others_are_as_their_defect_has_it(bindings:
 def test_the_mean_over_wordings_cancels_which_thing_is_named_first(bindings: Bindings) -> None:
     def first_named_and_larger(images: torch.Tensor, captions: list[str]) -> torch.Tensor:
         mass, names = scorers.look(images).mass, list(scorers.COLOURS)
-        first = [min((caption.find(name), name) for name in names if name in caption)[1] for caption in captions]
-        return torch.stack([mass[:, names.index(name)] for name in first], 1)
+        said = [[word for word in caption.split() if word in names] for caption in captions]
+        return torch.stack([mass[:, names.index(words[0])] if words else mass[:, 0] for words in said], 1)
 
     found = audit.binding(scorers.scorer("x", first_named_and_larger), batch(bindings), bindings=bindings)
     torch.testing.assert_close(found["margin"], torch.zeros(COUNT, dtype=torch.float64), atol=1e-7, rtol=0)
+
+
+@pytest.mark.slow
+def test_half_are_right_by_the_caption_or_the_picture_alone_however_much_that_decides(bindings: Bindings) -> None:
+    def captions(images: torch.Tensor, said: list[str]) -> torch.Tensor:
+        return torch.tensor([float(sum(map(ord, one))) for one in said]).expand(len(images), -1)
+
+    def pictures(images: torch.Tensor, said: list[str]) -> torch.Tensor:
+        columns = torch.arange(images.shape[3], dtype=images.dtype)
+        return (images[:, 0] * columns).sum((1, 2))[:, None].expand(-1, len(said))
+
+    found = audit.binding(scorers.scorer("captions", captions), batch(bindings), bindings=bindings)
+    told = torch.tensor([sum(map(ord, "".join(a))) != sum(map(ord, "".join(b))) for a, b in said_of(bindings)])
+    assert torch.equal(found["text_only"], told.double() / 2)
+    assert torch.equal(found["by_caption"], told.double())
+    assert not (found["by_picture"] + found["picture_only"] + found["interaction"]).any()
+
+    found = audit.binding(scorers.scorer("pictures", pictures), batch(bindings), bindings=bindings)
+    assert (found["picture_only"] == 0.5).all()
+    assert (found["by_picture"] == 1).all()
+    assert not (found["by_caption"] + found["text_only"] + found["interaction"]).any()
+
+
+def said_of(bindings: Bindings) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    return [group.captions for group in bindings.groups]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip-oracle", "clip-colour-only", "clip-trained"])
+def test_a_caption_scores_the_same_wherever_it_is_offered(name: str, bindings: Bindings) -> None:
+    subject = find_image_text(f"control:{name}")
+    pictures = torch.stack(bindings.draw(bindings.groups[0])[0])
+    captions = [one for wordings in bindings.groups[0].captions for one in wordings]
+    offered = subject.similarity(pictures, captions)
+
+    torch.testing.assert_close(subject.similarity(pictures, captions[::-1]).flip(1), offered)
+    torch.testing.assert_close(subject.similarity(pictures.flip(0), captions).flip(0), offered)
+
+
+@pytest.mark.slow
+def test_captions_of_two_groups_that_the_model_cannot_tell_apart_are_never_compared(bindings: Bindings) -> None:
+    """Words that it does not know are all the same to it: "vizsla" in one group and "weasel" in another."""
+    subject = find_image_text("control:clip-trained")
+    renamed = [
+        replace(
+            group,
+            captions=tuple(tuple(one.replace(group.thing, animal) for one in said) for said in group.captions),
+        )
+        for group, animal in zip((bindings.groups[0], bindings.groups[0]), ("vizsla", "weasel"), strict=True)
+    ]
+    pictures = torch.stack([torch.stack(bindings.draw(bindings.groups[0])[0] * 2)[:3]] * 2)
+    with pytest.raises(ValueError, match="the same embedding"):
+        subject.similarity(pictures[0], [group.captions[0][0] for group in renamed])
+    with metered() as cost:
+        together = audit.scored(subject, renamed, pictures)
+
+    assert cost.forwards == 6
+    torch.testing.assert_close(together[:1], audit.scored(subject, renamed[:1], pictures[:1]))
+    torch.testing.assert_close(together[0], together[1])
+    blind = replace(renamed[0], captions=(("vizsla",), ("weasel",)))
+    with pytest.raises(ValueError, match="the same embedding"):  # these two would be
+        audit.scored(subject, [blind], pictures[:1])
+
+
+def test_a_claim_of_a_relation_is_about_its_groups_alone(bindings: Bindings) -> None:
+    for relation, question in audit.RELATED.items():
+        held = audit.about(bindings.first, bindings, question)
+        assert held.ids == tuple(group.id for group in bindings.groups if group.relation == relation)
+    assert audit.about(bindings.first, bindings, audit.GROUP).ids == bindings.first.ids
+    one = binding_scenes(2, seed=1, size=48, relations=("on",))
+    with pytest.raises(Undefined, match="none of the groups is about left and right"):
+        audit.about(one.first, one, audit.RELATED["left"])
 
 
 def test_captions_are_read_and_others_are_not() -> None:
@@ -87,17 +160,27 @@ def test_what_is_shown_has_both_pictures_with_their_own_caption_first(bindings: 
     subject, some = scorers.scorer("oracle", scorers.oracle), batch(bindings)
     columns = audit.binding(subject, some, bindings=bindings)
     rows = {one: {key: float(column[at]) for key, column in columns.items()} for at, one in enumerate(some.ids)}
-    shown = list(audit.show(subject, some, rows, column="interaction", bindings=bindings))
+    shown = list(audit.show(subject, some, rows, column="interaction", tables=True, bindings=bindings))
 
     pictures = [one for one in shown if isinstance(one, Overlay)]
     assert len(pictures) == 2 * COUNT
     group = bindings.groups[0]
-    assert pictures[0].caption.startswith(f"{group.captions[0][0]}: ")
-    assert pictures[1].caption.startswith(f"{group.captions[1][0]}: ")
+    assert pictures[0].caption.startswith(f"true: {group.captions[0][0]} ")
+    assert pictures[1].caption.startswith(f"true: {group.captions[1][0]} ")
+    assert pictures[1].caption.endswith("preferred: the true one")
     assert torch.equal(pictures[1].image, bindings.draw(group)[0][1])
-    (table,) = (one for one in shown if isinstance(one, Table))
-    assert [line[0] for line in table.rows] == ["all", *RELATIONS]
-    assert table.rows[0][1:3] == (COUNT, "1.00 [0.69, 1.00]")
+    rates, preferred = (one for one in shown if isinstance(one, Table))
+    assert [line[0] for line in rates.rows] == [line[0] for line in preferred.rows] == ["all", *RELATIONS]
+    assert rates.rows[0][1:3] == (COUNT, "1.00 [0.69, 1.00]")
+    assert preferred.rows[0][1] == pytest.approx(columns["margin"].mean().item() / 2, abs=1e-4)
+    assert preferred.rows[0][4:] == (
+        "0.00",
+        "0.00",
+        "0.00",
+        "0.00",
+    )  # level: a grey picture and "a picture" say nothing
+    alone = audit.show(subject, some, rows, column="interaction", tables=False, bindings=bindings)
+    assert not any(isinstance(one, Table) for one in alone)
 
 
 @pytest.mark.slow
@@ -110,6 +193,6 @@ def test_a_clip_from_a_folder_is_asked_like_any_other(bindings: Bindings, tmp_pa
     with metered() as cost:
         columns = audit.binding(subject, some, bindings=drawn)
 
-    assert cost.forwards == 8
+    assert cost.forwards == 12
     assert columns["margin"].isfinite().all()
     assert columns["margin"].abs().min() > 0  # random weights tell captions apart, if not rightly

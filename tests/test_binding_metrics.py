@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from camcore.metrics.binding import interaction, priors, right
+from camcore.metrics.binding import decided_alone, interaction, priors, right
 
 SCORES = arrays("float64", (5, 2, 2), elements=st.floats(-9, 9))
 
@@ -74,6 +74,21 @@ def test_text_image_and_group_by_hand() -> None:
         assert (found.text.item(), found.image.item()) == (text, image), scores
 
 
+@given(
+    scores=arrays("float64", (5, 2, 2), elements=st.integers(-2, 2).map(float)),
+    alone=arrays("float64", (5, 2), elements=st.integers(-2, 2).map(float)),
+)
+def test_what_captions_decide_alone_is_what_both_pictures_and_none_agree_on(scores, alone) -> None:
+    found = decided_alone(torch.from_numpy(scores), torch.from_numpy(alone))
+
+    for group in range(5):
+        rows = [*scores[group], alone[group]]
+        slow = all(row[0] > row[1] for row in rows) or all(row[0] < row[1] for row in rows)
+        assert found[group].item() == slow
+    # who binds strictly is not decided by anything else
+    assert not (found & right(torch.from_numpy(scores)).text).any()
+
+
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
@@ -82,6 +97,6 @@ def test_text_image_and_group_by_hand() -> None:
     ],
 )
 def test_what_is_no_group_is_refused(scores: torch.Tensor, said: str) -> None:
-    for measure in (interaction, priors, right):
+    for measure in (interaction, priors, right, lambda of: decided_alone(of, of[:, 0])):
         with pytest.raises(ValueError, match=said):
             measure(scores)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -45,6 +46,20 @@ def right(scores: Scores) -> Right:
     image = (scores[:, 0, 0] > scores[:, 1, 0]) & (scores[:, 1, 1] > scores[:, 0, 1])
     text = first & second
     return Right(text=text, image=image, group=text & image, one=(first.double() + second.double()) / 2)
+
+
+def decided_alone(scores: Scores, alone: Float[Tensor, "groups captions"]) -> Bool[Tensor, " groups"]:
+    """Where the captions decide without the pictures: both prefer the same caption, the one preferred with neither.
+
+    Of what pictures decide without the captions: the same of `scores.mT`.
+
+    Args:
+        scores: Of the groups.
+        alone: The captions' scores with a picture that shows nothing.
+    """
+    check(scores)
+    preferred = torch.cat([scores, alone[:, None]], 1).diff(dim=2)[:, :, 0].sign()
+    return (preferred != 0).all(1) & (preferred == preferred[:, :1]).all(1)
 
 
 def check(scores: Tensor) -> None:

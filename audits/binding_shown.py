@@ -1,0 +1,107 @@
+"""What the report shows of binding: the pictures with what was preferred of them, and tables by relation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+import torch
+
+from camcore import statistics
+from camcore.engine import WORST, Row
+from camcore.images import Batch, Images
+from camcore.subject import ImageText
+from camcore.verdict import Evidence, Overlay, Table
+from fixtures.datasets.binding_scenes import RELATIONS, Bindings, Group
+
+NEUTRAL = "a picture"  # a caption that says nothing of what is where
+
+
+def named(bindings: Bindings) -> dict[str, Group]:
+    """The groups by their ids."""
+    return {group.id: group for group in bindings.groups}
+
+
+def pictures_of(bindings: Bindings, group: Group, batch: Batch) -> Images:
+    """A group's two pictures, where and as the batch's are."""
+    return torch.stack(bindings.draw(group)[0]).to(batch.images)
+
+
+def show(
+    subject: ImageText,
+    batch: Batch,
+    rows: Mapping[str, Row],
+    *,
+    column: str,
+    tables: bool,
+    bindings: Bindings,
+) -> Iterable[Evidence]:
+    """Both pictures of each group with the scores of both captions; every relation's rates, with `tables`."""
+    groups = named(bindings)
+    for index, image_id in enumerate(batch.ids):
+        group, row = groups[image_id], rows[image_id]
+        for picture, image in enumerate(pictures_of(bindings, group, batch)):
+            own, other = (row[f"score:{picture}{caption}"] for caption in (picture, 1 - picture))
+            true, false = (group.captions[caption][0] for caption in (picture, 1 - picture))
+            preferred = "level" if own == other else "the true one" if own > other else "the FALSE one"
+            yield Overlay(
+                unit=image_id,
+                role="worst" if index < WORST else "typical",
+                value=row[column],
+                caption=f"true: {true} {own:.2f}; false: {false} {other:.2f}; preferred: {preferred}",
+                image=image,
+                saliency=None,
+            )
+    if tables:
+        yield from _tables(rows, groups)
+
+
+def _tables(rows: Mapping[str, Row], groups: Mapping[str, Group]) -> Iterable[Table]:
+    lines = [("all", list(rows.values()))]
+    lines += [(name, [row for one, row in rows.items() if groups[one].relation == name]) for name in RELATIONS]
+    lines = [(name, part) for name, part in lines if part]
+    yield Table(
+        title="How many groups are right, by relation (share with its exact 95 % interval; by luck 0.5 of the "
+        "interactions, 0.25, 0.25 and 0.17 of the others)",
+        columns=("relation", "groups", "interaction", "text", "picture", "group", "level"),
+        rows=tuple(
+            (
+                name,
+                len(part),
+                *(_share(part, key) for key in ("interaction", "text", "image", "group")),
+                int(sum(row["level"] for row in part)),
+            )
+            for name, part in lines
+        ),
+    )
+    yield Table(
+        title="By how much the true caption is preferred to the false one, one caption to the other whatever the "
+        "picture, and one picture to the other whatever the caption (mean differences). Alone: captions scored with a "
+        f"grey picture, pictures with '{NEUTRAL}': how many are right if that decides (half, for each is true once and "
+        "false once; level ones are wrong), and of how many groups it does decide",
+        columns=(
+            "relation",
+            "true caption by",
+            "one caption by",
+            "one picture by",
+            "right by the caption alone",
+            "decided by it",
+            "right by the picture alone",
+            "decided by it",
+        ),
+        rows=tuple(
+            (
+                name,
+                round(fmean(row["margin"] / 2 for row in part), 4),
+                *(round(fmean(abs(row[key]) for row in part), 4) for key in ("caption_prior", "picture_prior")),
+                *(
+                    f"{fmean(row[key] for row in part):.2f}"
+                    for key in ("text_only", "by_caption", "picture_only", "by_picture")
+                ),
+            )
+            for name, part in lines
+        ),
+    )
+
+
+def _share(rows: Sequence[Row], key: str) -> str:
+    exact = statistics.clopper_pearson(int(sum(row[key] for row in rows)), len(rows), level=0.95)
+    return f"{exact.point:.2f} [{exact.low:.2f}, {exact.high:.2f}]"

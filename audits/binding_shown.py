@@ -5,7 +5,7 @@ from statistics import fmean
 
 import torch
 
-from camcore import statistics
+from audits.exact import exact_share
 from camcore.engine import WORST, Row
 from camcore.images import Batch, Images
 from camcore.subject import ImageText
@@ -66,7 +66,10 @@ def _tables(rows: Mapping[str, Row], groups: Mapping[str, Group]) -> Iterable[Ta
             (
                 name,
                 len(part),
-                *(_share(part, key) for key in ("interaction", "text", "image", "group")),
+                *(
+                    exact_share(torch.tensor([row[key] for row in part]))
+                    for key in ("interaction", "text", "image", "group")
+                ),
                 int(sum(row["level"] for row in part)),
             )
             for name, part in lines
@@ -100,8 +103,3 @@ def _tables(rows: Mapping[str, Row], groups: Mapping[str, Group]) -> Iterable[Ta
             for name, part in lines
         ),
     )
-
-
-def _share(rows: Sequence[Row], key: str) -> str:
-    exact = statistics.clopper_pearson(int(sum(row[key] for row in rows)), len(rows), level=0.95)
-    return f"{exact.point:.2f} [{exact.low:.2f}, {exact.high:.2f}]"

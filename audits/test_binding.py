@@ -157,40 +157,40 @@ def binding(subject: ImageText, batch: Batch, *, bindings: Bindings) -> dict[str
 
 @pytest.mark.audit("binding")
 def test_binding_goes_with_the_picture(ask: Ask) -> None:
-    askabout(ask, INTERACTION, "interaction")
+    ask_about(ask, INTERACTION, "interaction")
 
 
 @pytest.mark.audit("binding")
 def test_binding_of_whole_groups(ask: Ask) -> None:
-    askabout(ask, GROUP, "group")
+    ask_about(ask, GROUP, "group")
 
 
 @pytest.mark.audit("binding")
 def test_binding_to_left_and_right(ask: Ask) -> None:
-    askabout(ask, RELATED["left"], "interaction")
+    ask_about(ask, RELATED["left"], "interaction")
 
 
 @pytest.mark.audit("binding")
 def test_binding_to_on_and_under(ask: Ask) -> None:
-    askabout(ask, RELATED["on"], "interaction")
+    ask_about(ask, RELATED["on"], "interaction")
 
 
 @pytest.mark.audit("binding")
 def test_binding_to_above_and_below(ask: Ask) -> None:
-    askabout(ask, RELATED["above"], "interaction")
+    ask_about(ask, RELATED["above"], "interaction")
 
 
 @pytest.mark.audit("binding")
 def test_binding_to_higher_and_lower(ask: Ask) -> None:
-    askabout(ask, RELATED["higher"], "interaction")
+    ask_about(ask, RELATED["higher"], "interaction")
 
 
 @pytest.mark.audit("binding")
 def test_binding_to_in_front_and_behind(ask: Ask) -> None:
-    askabout(ask, RELATED["front"], "interaction")
+    ask_about(ask, RELATED["front"], "interaction")
 
 
-def askabout(ask: Ask, question: Question, column: str) -> None:
+def ask_about(ask: Ask, question: Question, column: str) -> None:
     """Put one of the claims: they read different columns, or different groups, of the same measurement."""
 
     def premise(_images: Images) -> dict[str, Bindings]:

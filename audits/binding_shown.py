@@ -1,6 +1,6 @@
 """What the report shows of binding: the pictures with what was preferred of them, and tables by relation."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 import torch
@@ -12,6 +12,7 @@ from camcore.subject import ImageText
 from camcore.verdict import Evidence, Overlay, Table
 from fixtures.datasets.binding_scenes import RELATIONS, Bindings, Group
 
+RATES = ("interaction", "text", "image", "group")
 NEUTRAL = "a picture"  # a caption that says nothing of what is where
 
 

@@ -7,8 +7,10 @@ and each caption true of one of the pictures ("a red mug to the left of a green 
 on and under a table, above and below, higher and lower, in front and behind; every caption comes in four wordings, two
 of which name either thing first, and a picture's score is the mean over them. interaction is the share of the groups in
 which s(I,T) - s(I,T') - s(I',T) + s(I',T') is above 0: what a model prefers whatever the picture, or whatever the
-caption, cancels. group is the share in which both pictures have their own caption scored higher, and both captions
-their own picture. Level scores are wrong.
+caption, cancels. left, on, above, higher and front are the same of one relation's groups. group is the share in which
+both pictures have their own caption scored higher, and both captions their own picture. Level scores are wrong. Beside
+them: what the captions decide alone, scored with a grey picture, and what the pictures do, with a caption that says
+nothing; every caption is true once and false once, so that neither is ever right in more than half.
 
 ## Why it matters
 
@@ -19,11 +21,15 @@ Accuracy on captions of real photographs does not show it, where the things name
 
 The pictures are drawn, of few things, in plain rooms; a model may bind in photographs and not here, and the other way
 round. A score of chance shows that these captions are not told apart, not why. Half of the groups are right by luck in
-interaction, a sixth in group. Pictures are drawn at the model's own size, so that nothing is cut away.
+interaction, a sixth in group. Groups of one relation are alike: who does not bind may lean the same way in most of
+them, by however little, and interaction counts that as right or wrong in most; of a network trained on true captions
+without hard negatives it was 0.75, with 0.09 of the groups right. group, and the table of what is preferred by how
+much, tell. Pictures are drawn at the model's own size, so that nothing is cut away.
 
 ## Caught by
 
-clip-bag-of-words, clip-colour-only, clip-position-only, clip-constant
+clip-bag-of-words, clip-colour-only, clip-position-only, clip-constant, clip-mirrored, clip-trained-any-place,
+clip-trained-no-negatives
 
 ## References
 

@@ -1,7 +1,10 @@
 import pytest
 
-from audits.options import OPTIONS, Settings, quoted, read_settings
+from audits.options import CLEAN, OPTIONS, Settings, quoted, read_settings
+from audits.roles import ROLES
 from camcore.errors import BadInput
+from fixtures.controls import CONTROLS
+from fixtures.subjects.spec import first_ability
 
 
 def settings(environment: dict[str, str] | None = None, **given: object) -> Settings:
@@ -11,8 +14,15 @@ def settings(environment: dict[str, str] | None = None, **given: object) -> Sett
 def test_the_default_holds_where_nothing_is_said() -> None:
     found = settings()
 
-    assert (found.models, found.profile, found.seed, found.device) == (("control:clean",), "pr", 0, "auto")
+    assert (found.models, found.profile, found.seed, found.device) == (CLEAN, "pr", 0, "auto")
     assert (found.cams, found.batch_size, found.resume, found.policy) == ((), None, False, None)
+
+
+def test_the_default_is_one_clean_control_of_each_ability() -> None:
+    assert [first_ability(spec) for spec in CLEAN] == list(ROLES)
+    assert all(CONTROLS[spec.removeprefix("control:")].defect is None for spec in CLEAN)
+    assert settings(data="photos").models == ("control:clean",)  # pictures of classes have no captions
+    assert settings(data="photos", model=["control:clip-oracle"]).models == ("control:clip-oracle",)
 
 
 def test_the_environment_overrides_the_default() -> None:

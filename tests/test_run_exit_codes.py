@@ -45,7 +45,7 @@ def test_a_failure_that_only_warns_is_xfailed_and_does_not_move_the_exit_code(tm
 
 
 def test_claims_that_were_deselected_are_named_and_do_not_pass(tmp_path: Path) -> None:
-    found = run(tmp_path, "-k", "leaks_through_the_wall and not toy")
+    found = run(tmp_path, "--model", "control:clean", "-k", "leaks_through_the_wall and not toy")
 
     assert found.code == 6, show(found)
     assert found.verdicts == {("clean", "wall/leakage"): "PASS"}
@@ -56,7 +56,7 @@ def test_claims_that_were_deselected_are_named_and_do_not_pass(tmp_path: Path) -
 
 
 def test_a_run_in_which_everything_was_deselected_does_not_pass(tmp_path: Path) -> None:
-    found = run(tmp_path, "-k", "no_such_audit")
+    found = run(tmp_path, "--model", "control:clean", "-k", "no_such_audit")
 
     assert found.code == 6, show(found)
     assert len(found.results["not_tested"]) == CLAIMS

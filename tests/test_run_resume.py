@@ -15,7 +15,8 @@ from tests.running import ROOT, Run, command, difference, environment, journalle
 pytestmark = pytest.mark.slow
 
 # As many journal lines as there can be; of audits with a premise and without, which takes long enough.
-ONE_BY_ONE = ("--audit-batch-size", "1", "--audit-profile", "smoke", "-k", "test_deletion.py or test_sanity.py")
+MODEL = ("--model", "control:clean")
+ONE_BY_ONE = (*MODEL, "--audit-batch-size", "1", "--audit-profile", "smoke", "-k", "test_deletion.py or test_sanity.py")
 NOT_ALL_ASKED = 6
 PATIENCE = 120  # seconds for the first rows
 

@@ -79,6 +79,12 @@ OPTIONS = (
         default="audit-report",
         help="folder for results.json and report.html; default: audit-report",
     ),
+    Option(
+        flag="--audit-rejudge",
+        metavar="FILE",
+        help="judge this results.json again under --audit-policy, from the values that it holds: no model is loaded; "
+        "the outcome goes to --audit-report",
+    ),
     Option(flag="--audit-resume", is_flag=True, help="go on with the run that --audit-report holds"),
     Option(flag="--audit-seed", metavar="N", default=0, convert=int, help="seed of every random draw; default: 0"),
     Option(flag="--audit-batch-size", metavar="N", convert=int, help="images per forward; default: measured"),
@@ -100,6 +106,7 @@ class Settings:
     profile: str
     device: str
     report: Path
+    rejudge: Path | None
     resume: bool
     seed: int
     batch_size: int | None
@@ -163,6 +170,7 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         profile=found["profile"],
         device=found["device"],
         report=Path(found["report"]),
+        rejudge=Path(found["rejudge"]) if found["rejudge"] else None,
         resume=bool(found["resume"]),
         seed=found["seed"],
         batch_size=found["batch_size"],

@@ -173,7 +173,7 @@ def _writing(report: Path) -> Iterator[None]:
         ) from None
 
 
-def family_size(policy: Policy, cams: Mapping[str, CamMethod], able: Collection[Ability]) -> int:
+def family_size(policy: Policy, cams: Collection[str], able: Collection[Ability]) -> int:
     """Gating claims of one model: all that the policy lists, of it and of every chosen method, selected with -k or not.
 
     But for those that are about something that it does not score. At least 1, since claims that do not gate need a

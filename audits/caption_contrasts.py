@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcore.cam import CamMethod
-from camcore.imagetext import TwoTowers, as_scorer
 from camcore.images import Batch, Images
+from camcore.imagetext import TwoTowers, as_scorer
 from camcore.maps import upsample
 from camcore.record import Recording, ZeroGradient, record
 from camcore.subject import Classifier

@@ -46,12 +46,12 @@ class Contrast:
             rec = record(self.scorer, self.pictures, captions, chunk=chunk)
         except ZeroGradient:  # of the whole batch; of some of its pictures the maps would be empty, too
             return {name: torch.zeros_like(self.named) for name in cams}
-        return {name: in_pixels(rec, cam).relu() for name, cam in cams.items()}
+        return {name: in_pixels(rec, cam(rec)).relu() for name, cam in cams.items()}
 
 
-def in_pixels(rec: Recording, cam: CamMethod) -> Maps:
-    """The signed map at the pictures' size."""
-    return upsample(cam(rec), rec.images.shape[2:], rec.placement)
+def in_pixels(rec: Recording, signed: Float[Tensor, "b i j"]) -> Maps:
+    """A map of the recording at the pictures' size, its signs kept."""
+    return upsample(signed, rec.images.shape[2:], rec.placement)
 
 
 def of_groups(subject: TwoTowers, bindings: Bindings, batch: Batch) -> Contrast:

@@ -13,7 +13,7 @@ gives its half-mass less a half. object: what share of the map lies on the thing
 which neither caption names. false_caption: how much less of what speaks for the false caption alone lies on the thing
 named than of what speaks for the true one; what puts the thing where it is not finds nothing there, unless sides are
 not read. Values are means over the two pictures of a group: in the one the thing is on the left, in the other on the
-right, so that a map that ignores the picture gives 0 in all of them.
+right, so that a map that ignores the picture gives 0 in the last three, and in energy on average.
 
 ## Why it matters
 
@@ -129,8 +129,8 @@ def pairs(subject: TwoTowers, batch: Batch, *, cams: Mapping[str, CamMethod], bi
     centre = energy_inside(upsample(chance.centre(rec), rec.images.shape[2:]), asked.named)
     columns = {"things:area": area, "centre:energy": centre, "right": _right(asked, rec.logits)}
     for name, cam in cams.items():
-        signed = in_pixels(rec, cam)
-        code = degeneracy(rec, cam(rec).abs())
+        cells = cam(rec)
+        signed, code = in_pixels(rec, cells), degeneracy(rec, cells.abs())
         energy = energy_inside(signed.abs(), asked.named)
         found = {"energy": energy, "over_area": energy - area, "over_centre": energy - centre}
         found["positive"] = _or_nothing(energy_inside(signed.relu(), asked.named))
@@ -154,8 +154,8 @@ def sides(subject: TwoTowers, batch: Batch, *, cams: Mapping[str, CamMethod], bi
     true, false = (asked.alone(said, cams, chunk=batch.chunk) for said in (asked.true, asked.false))
     columns = {"named:area": asked.named.mean((1, 2)), "right": _right(asked, rec.logits)}
     for name, cam in cams.items():
-        signed = in_pixels(rec, cam)
-        code = degeneracy(rec, cam(rec).abs())
+        cells = cam(rec)
+        signed, code = in_pixels(rec, cells), degeneracy(rec, cells.abs())
         sign = 2 * asked.half - 1
         on_named, on_other = (energy_inside(signed.abs(), where) for where in (asked.named, asked.other))
         found = {
@@ -208,31 +208,33 @@ def show(
     single: bool,
     bindings: Bindings,
 ) -> Iterable[Evidence]:
-    """A picture of each group twice, for the true caption and for the false one; every method's numbers.
+    """One of each group's pictures twice, for the true caption and for the false one; every method's numbers.
 
     The two maps of a contrast are the two signs of one map, on one scale. With `single`, each caption's own map.
     """
     contrast = asked(subject, bindings, batch)
     rec = contrast.record(chunk=batch.chunk)
+    captions = (contrast.true, contrast.false)
     if single:
-        alone = [contrast.alone(said, cams, chunk=batch.chunk)[name] for said in (contrast.true, contrast.false)]
+        maps = [contrast.alone(said, {name: cam}, chunk=batch.chunk)[name] for said in captions]
     else:
-        signed = in_pixels(rec, cam)
-        alone = [signed.relu(), (-signed).relu()]
-    top = torch.maximum(*(one.amax((1, 2), keepdim=True) for one in alone))
-    alone = [one / top.where(top > 0, 1) for one in alone]
+        signed = in_pixels(rec, cam(rec))
+        maps = [signed.relu(), (-signed).relu()]
+    top = torch.maximum(*(one.amax((1, 2), keepdim=True) for one in maps))
+    maps = [one / top.where(top > 0, 1) for one in maps]
     for index, image_id in enumerate(batch.ids):
-        first = 2 * index
-        for verdict, said, saliency in zip(("true", "false"), (contrast.true, contrast.false), alone, strict=True):
-            score = rec.logits[first, said[first]]
+        shown = 2 * index + index % 2  # the thing is on the left in the one, on the right in the next
+        for note, said, saliency in zip(("true", "false"), captions, maps, strict=True):
+            what, score = contrast.scorer.classes[said[shown]], rec.logits[shown, said[shown]]
             yield Overlay(
                 unit=image_id,
                 role="worst" if index < WORST else "typical",
                 value=rows[image_id].get(column, torch.nan),
-                caption=f"{verdict}: {contrast.scorer.classes[said[first]]} ({score:.3g})",
-                image=contrast.pictures[first],
-                saliency=saliency[first],
-                outline=contrast.named[first],
+                caption=f"what speaks for {what!r} ({note}, {score:.3g})"
+                + (", on the same scale" if note == "false" else ""),
+                image=contrast.pictures[shown],
+                saliency=saliency[shown],
+                outline=contrast.named[shown],
             )
     yield _table(rows, cams, PAIRS if asked is of_groups else OF_SIDES)
 

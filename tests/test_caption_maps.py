@@ -15,7 +15,7 @@ from audits.caption_contrasts import Contrast, of_groups, of_sides
 from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.images import Batch, load
-from camcore.imagetext import TwoTowers, as_classifier, with_map
+from camcore.imagetext import TwoTowers, as_classifier, as_scorer, with_map
 from camcore.record import record
 from camcore.verdict import Overlay, Table
 from fixtures.controls import hand_clip as by_hand
@@ -23,9 +23,11 @@ from fixtures.controls.binding_scorers import Said, read
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
 from fixtures.datasets.binding_sides import SIDED, side_by_side_scenes, sided_captions
 from fixtures.datasets.binding_things import COLOURS
+from fixtures.datasets.folder import decode
 from fixtures.subjects.spec import find_image_text
 from fixtures.vision_language.tiny_clip import save_tiny_clip, save_tiny_open_clip
 
+PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "binding"
 COUNT = 5
 HIRESCAM = {"hirescam": METHODS["hirescam"]}
 BIASED = 3.0  # what random weights have beside, so that maps are of one sign in some places and of the other elsewhere
@@ -229,8 +231,9 @@ def test_the_two_signs_of_a_contrast_are_shown_side_by_side_on_one_scale(beside:
     assert len(pictures) == 2 * COUNT
     group = beside.groups[0]
     left, right = sided_captions(group, group.colours[0])
-    assert pictures[0].caption.startswith(f"true: {left[0]} (")
-    assert pictures[1].caption.startswith(f"false: {right[0]} (")
+    assert pictures[0].caption.startswith(f"what speaks for '{left[0]}' (true, ")
+    assert pictures[1].caption.startswith(f"what speaks for '{right[0]}' (false, ")
+    assert pictures[1].caption.endswith("on the same scale")
     saliency = map_by_hand(subject, beside.draw(group)[0][0], left, right)
     for one, sign in zip(pictures[:2], (1, -1), strict=True):
         assert one.saliency is not None
@@ -295,3 +298,20 @@ def test_any_two_towers_are_asked_at_the_layer_that_is_read(kind: str, tmp_path:
         assert all(column.isfinite().all() for name, column in found.items() if name.startswith("hirescam"))
         for name in ("hirescam:energy", "hirescam:on_named"):
             assert name not in found or ((found[name] > 0) & (found[name] < 1)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="the shared folder with photographs is not here")
+def test_photographs_of_things_on_either_side_have_maps_whatever_their_size(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    subject = with_map(find_image_text(f"hf:{save_tiny_clip(tmp_path / 'clip')}"))
+    files = [PHOTOGRAPHS / f"whatsup_b_mug_{side}_of_plate.jpg" for side in ("left", "right")]
+    images = torch.stack([subject.geometry.fit(decode(file.read_bytes())) for file in files])
+    scorer = as_scorer(
+        subject, [[f"a mug to the {side} of a plate", f"a mug on a plate's {side}"] for side in ("left", "right")]
+    )
+    target = torch.tensor([0, 1])
+    there, back = (record(scorer, images, one, against=1 - one) for one in (target, 1 - target))
+    found = METHODS["hirescam"](there)
+    assert found.flatten(1).abs().amax(1).min() > 0
+    torch.testing.assert_close(found, -METHODS["hirescam"](back))

@@ -13,7 +13,7 @@ gives its half-mass less a half. object: what share of the map lies on the thing
 which neither caption names. false_caption: how much less of what speaks for the false caption alone lies on the thing
 named than of what speaks for the true one; what puts the thing where it is not finds nothing there, unless sides are
 not read. Values are means over the two pictures of a group: in the one the thing is on the left, in the other on the
-right, so that a map that ignores the picture gives 0 in the last three, and in energy on average.
+right, so that a map that ignores picture and caption gives 0 in the last three, and in energy on average.
 
 ## Why it matters
 
@@ -26,7 +26,8 @@ The pictures are drawn, few things in plain rooms. A true map of a model that re
 false_caption, a true one of a model that reads no colours fails object: audits of maps cannot tell a wrong map from a
 wrong model, `binding` says which it is. Where attention has mixed places, a cell holds what other places show. Grad-CAM
 weighs channels by their mean gradient; where the head reads places, as an attention pool does, that mean says little.
-In side, a map that is never negative may pass on a model that reads no sides, if it prefers a colour.
+Whatever goes by the caption's word alone, "left" to the left half, passes side; object and energy tell. So may a map
+that is never negative, of a model that reads no sides and prefers a colour.
 
 ## Caught by
 

@@ -65,6 +65,13 @@ OPTIONS = (
         help="pictures whose shape says one class and whose texture another, as <shape>/<shape>1-<texture>2.png; "
         "default: drawn ones for models of scenes, else none",
     ),
+    Option(
+        flag="--audit-template",
+        metavar="TEXT",
+        many=True,
+        help="what a model of captions that is asked about the classes of --data is told of each, {} for its name; "
+        "repeatable, as an ensemble; default: 'a photo of a {}'",
+    ),
     Option(flag="--audit-policy", metavar="FILE", help="TOML laid over audits/policy.toml"),
     Option(flag="--audit-profile", metavar="smoke|pr|release", default="pr", help="how much evidence; default: pr"),
     Option(
@@ -102,6 +109,7 @@ class Settings:
     layer: str | None
     artefacts: tuple[Path, ...]
     cues: Path | None
+    templates: tuple[str, ...]  # empty: the default
     policy: Path | None
     profile: str
     device: str
@@ -121,6 +129,7 @@ class Settings:
             ("--audit-layer", self.layer),
             *(("--audit-artefact", artefact) for artefact in self.artefacts),
             ("--audit-cues", self.cues),
+            *(("--audit-template", template) for template in self.templates),
             ("--audit-policy", self.policy),
             ("--audit-profile", self.profile),
             ("--audit-seed", self.seed),
@@ -166,6 +175,7 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         layer=found["layer"],
         artefacts=tuple(map(Path, found["artefact"] or ())),
         cues=Path(found["cues"]) if found["cues"] else None,
+        templates=tuple(found["template"] or ()),
         policy=Path(found["policy"]) if found["policy"] else None,
         profile=found["profile"],
         device=found["device"],

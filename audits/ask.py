@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,13 @@ from audits.encode import claim_record, described
 from audits.journal import Journal, Log
 from audits.policy import Policy
 from audits.question import Question
+from audits.waivers import Waived, waived
 from camcore.cam import CamMethod
 from camcore.cost import Cost, metered
-from camcore.engine import Measure, Show, Terms, evaluate, shuffled
+from camcore.engine import OUT_OF_TIME, Measure, Show, Terms, evaluate, shuffled
 from camcore.errors import Undefined, Unreliable, one_line
 from camcore.images import Dataset, Images, Progress, load
+from camcore.imagetext import TwoTowers
 from camcore.subject import Ability
 from camcore.verdict import Claim, Outcome, Verdict
 from fixtures.artefacts import Artefact
@@ -25,6 +28,7 @@ from fixtures.datasets.cue_conflict import Conflicts
 
 Premise = Callable[[Images], Mapping[str, Any]]
 Among = Callable[[Dataset, Mapping[str, Any]], Dataset]
+LATE = f"{OUT_OF_TIME} before anything was measured; the profile grants no more seconds"
 PROBES = 4  # images that a premise is established on
 
 
@@ -51,13 +55,14 @@ class Ask:
     profile: str
     rerun: str  # command line that repeats the audit, less the node id
     node_id: str
-    conclude: Callable[[Verdict], None]  # tells pytest
+    conclude: Callable[[Verdict, Waived | None], None]  # tells pytest
     premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
     bindings: Bindings | None = None  # groups of pictures and captions, if the model scores captions
     artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model
     progress: Progress | None = None
+    until: float | None = None  # of `time.monotonic()`: nothing is begun later
 
     @property
     def defined(self) -> Mapping[str, CamMethod]:
@@ -101,9 +106,8 @@ class Ask:
         terms = (self.policy.sha256, self.terms.level, self.terms.budget)
         key = "|".join(map(str, (measurement, self.subject.name, claim.id, *terms)))
         known = self.log.claims.get(key)
-        if known is not None and known["verdict"] != Outcome.ERROR:  # what broke may work by now
-            self.log.claim(key, known)
-            self.conclude(concluded(claim, known))
+        if known is not None and not _to_be_tried_again(known):
+            self._conclude(key, concluded(claim, known), known)
             return
         verdict = self._verdict(
             question, claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
@@ -115,8 +119,13 @@ class Ask:
             version=version,
             rerun=f'{self.rerun} "{self.node_id}"',
         )
-        self.log.claim(key, record)
-        self.conclude(verdict)
+        self._conclude(key, verdict, record)
+
+    def _conclude(self, key: str, verdict: Verdict, record: Mapping[str, Any]) -> None:
+        """Journal the record and tell pytest, with what a waiver comes to today."""
+        found = waived(verdict, self.subject.name, self.policy.waivers, today=datetime.now(UTC).date())
+        self.log.claim(key, {**record, "waiver": None if found is None else found.record()})
+        self.conclude(verdict, found)
 
     def _verdict(
         self,
@@ -133,12 +142,16 @@ class Ask:
     ) -> Verdict:
         if question.needs != self.ability:
             reason = f"{self.subject.name} scores {self.ability}, and the question is about {question.needs}"
+            if question.needs == "classes" and isinstance(self.subject, TwoTowers):
+                reason += "; --data with named classes asks it through captions of them"
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
         if cam and self.subject.target_layer is None:
             reason = f"{self.subject.name} has no map of features, so it has no saliency map to judge"
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
         if cam in self.undefined:
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=self.undefined[cam])
+        if self.until is not None and time.monotonic() > self.until:
+            return Verdict(claim=claim, outcome=Outcome.INCONCLUSIVE, reason=LATE)
         before = Established(given={}, cost=Cost(), seconds=0.0)
         dataset = self.dataset
         if premise is not None:
@@ -163,6 +176,7 @@ class Ask:
             journal=Journal(self.log, measurement),
             show=shown,
             progress=self.progress,
+            until=self.until,
         )
         return replace(
             verdict,
@@ -202,6 +216,11 @@ class Ask:
             self.profile,
         )
         return "|".join(map(str, parts))
+
+
+def _to_be_tried_again(record: Mapping[str, Any]) -> bool:
+    """Whether a resumed run may get further: what broke may work by now, and there is time again."""
+    return record["verdict"] == Outcome.ERROR or record["reason"].startswith(OUT_OF_TIME)
 
 
 def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:

@@ -19,13 +19,15 @@ from camcore.cam import PARTIAL, CamMethod
 from camcore.engine import Terms
 from camcore.errors import BadInput, Undefined, one_line
 from camcore.images import Dataset
+from camcore.imagetext import PROBES, TwoTowers, as_classifier, with_map
 from camcore.record import record
-from camcore.subject import Ability, Classifier
+from camcore.subject import Ability, Classifier, Subject
 from camcore.throughput import fastest_batch_size
 from fixtures.controls import CONTROLS
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
 
+TEMPLATES = ("a photo of a {}",)  # Radford et al. 2021, section 3.1.4
 PAIRS = 8  # groups of pictures and captions at a time
 
 
@@ -65,6 +67,9 @@ def classes(asked: Asked) -> Role:
     from fixtures.datasets.find import default_data, find_dataset  # torchvision's data sets, which a list does not need
 
     subject, settings, policy = asked.subject, asked.settings, asked.policy
+    if isinstance(subject, TwoTowers):
+        with trying(asked.spec):
+            subject = _prompted(subject, settings)
     if settings.cams and subject.target_layer is None:
         raise BadInput(
             f"--cam {settings.cams[0]} needs a map of features, and {asked.spec!r} has no layer that gives one; "
@@ -88,16 +93,41 @@ def classes(asked: Asked) -> Role:
     )
 
 
+def through_captions(subject: Subject, settings: Settings) -> tuple[Ability, ...]:
+    """What a model can do beside what it was made for: two towers classify, if `--data` says which classes."""
+    return ("classes",) if isinstance(subject, TwoTowers) and settings.data is not None else ()
+
+
+def _prompted(subject: TwoTowers, settings: Settings) -> Classifier:
+    """A classifier of the data's classes, by what a caption would call them."""
+    from fixtures.datasets.class_names import class_names
+
+    names = class_names(settings.data or "")
+    for template in settings.templates:
+        if "{}" not in template:
+            raise BadInput(f"--audit-template needs {{}} where the class's name goes, got {template!r}")
+    return as_classifier(with_map(subject, layer=settings.layer), names, templates=settings.templates or TEMPLATES)
+
+
 def captions(asked: Asked) -> Role:
     """As a scorer of captions, of groups of pictures and captions."""
     subject, settings = asked.subject, asked.settings
-    if settings.data is not None:
-        raise BadInput(
-            f"--data {settings.data!r} has no captions for {asked.spec!r}; leave it out: binding scenes are drawn"
-        )
+    undefined: dict[str, str] = {}
+    if isinstance(subject, TwoTowers):
+        with trying(asked.spec):
+            subject = with_map(subject, layer=settings.layer)
+            undefined = undefined_methods(as_classifier(subject, PROBES), asked.cams)
+    elif settings.data is not None:
+        raise BadInput(f"--data {settings.data!r} has no captions for {asked.spec!r}; leave it out: scenes are drawn")
+    elif settings.layer is not None:
+        raise BadInput(f"--audit-layer {settings.layer!r}: {asked.spec!r} has no tower of images; leave it out")
     bindings = binding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
     return Role(
-        subject=subject, dataset=bindings.first, terms=asked.terms(asked.batch_size or PAIRS), bindings=bindings
+        subject=subject,
+        dataset=bindings.first,
+        terms=asked.terms(asked.batch_size or PAIRS),
+        undefined=undefined,
+        bindings=bindings,
     )
 
 

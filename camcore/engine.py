@@ -35,6 +35,13 @@ DEGENERATE = "degenerate"  # a measure may say by `<map>:degenerate` why a row h
 WORST = 3  # images that evidence begins with; as many typical ones follow
 
 
+class OutOfTime(Exception):
+    """The time that a run has is spent."""
+
+
+OUT_OF_TIME = "out of time"  # how the reason of a verdict begins that the time kept from being reached
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """What the run grants every claim."""
@@ -58,6 +65,7 @@ def evaluate(
     journal: Journal,
     show: Show | None = None,
     progress: Progress | None = None,
+    until: float | None = None,
 ) -> Verdict:
     """Put one claim to one subject.
 
@@ -72,19 +80,20 @@ def evaluate(
         journal: Rows already measured; new ones are added batch by batch, so that a killed run loses one batch.
         show: Makes the evidence from the worst and the most typical images, and from all rows.
         progress: Called after every batch.
+        until: Of `time.monotonic()`: no batch is begun later; the verdict is that of the last look before.
 
     Returns:
         The verdict. Trouble inside the measure becomes ERROR with its message; what was measured is in the journal.
     """
     started = time.monotonic()
     ids = shuffled(dataset, terms.seed)[: terms.budget]
-    looks = [look for look in LOOKS if terms.min_images <= look < len(ids)] + [len(ids)]
+    looks = looked_at(len(ids), least=terms.min_images)
     verdict = _verdict(claim, {}, column, [], terms)
     fits = terms
     try:
         for index, look in enumerate(looks):
             size = measure_missing(
-                measure, subject, dataset, ids[:look], terms=fits, journal=journal, progress=progress
+                measure, subject, dataset, ids[:look], terms=fits, journal=journal, progress=progress, until=until
             )
             fits = replace(fits, batch_size=size)
             rows = {image_id: journal[image_id] for image_id in ids[:look]}
@@ -94,6 +103,10 @@ def evaluate(
                 break
         if show is not None and verdict.values:
             verdict = replace(verdict, evidence=_evidence(show, subject, dataset, verdict, rows, terms))
+    except OutOfTime:
+        asked = f"after {len(verdict.values)} images" if verdict.values else "before enough images were measured"
+        outcome = Outcome.ERROR if verdict.outcome is Outcome.ERROR else Outcome.INCONCLUSIVE
+        verdict = replace(verdict, outcome=outcome, reason=f"{OUT_OF_TIME} {asked}; the profile grants no more seconds")
     except Exception as problem:  # whatever breaks on one model must not end the run of the others
         verdict = replace(verdict, outcome=Outcome.ERROR, reason=one_line(problem))
     return replace(verdict, seconds=time.monotonic() - started)
@@ -110,6 +123,11 @@ def shuffled(dataset: Dataset, seed: int) -> list[str]:
     return [dataset.ids[index] for index in order.tolist()]
 
 
+def looked_at(n: int, *, least: int) -> list[int]:
+    """The counts at which the interval of n values is updated: the last is n; before the least nothing is decided."""
+    return [look for look in LOOKS if least <= look < n] + [n]
+
+
 def measure_missing(
     measure: Measure,
     subject: Classifier,
@@ -119,6 +137,7 @@ def measure_missing(
     terms: Terms,
     journal: Journal,
     progress: Progress | None = None,
+    until: float | None = None,
 ) -> int:
     """Measure the images that the journal does not hold yet; halve the batch when the device runs out of memory.
 
@@ -126,10 +145,15 @@ def measure_missing(
 
     Returns:
         The batch size that fitted.
+
+    Raises:
+        OutOfTime: It is later than `until`; what was measured is in the journal.
     """
     missing = [image_id for image_id in ids if image_id not in journal]
     size = terms.batch_size
     while missing:
+        if until is not None and time.monotonic() > until:
+            raise OutOfTime
         part = missing[:size]
         try:
             with metered() as cost:
@@ -193,6 +217,18 @@ def _verdict(claim: Claim, rows: Mapping[str, Row], column: str, looks: Sequence
     if degenerate:
         reason += f" ({degenerate} of {n} images count as the worst case: {_named(rows, column)})"
     return replace(verdict, outcome=outcome, reason=reason, estimate=estimate, p=p, n_needed=needed_n)
+
+
+def judged_again(claim: Claim, values: Mapping[str, float], *, terms: Terms) -> Verdict:
+    """The verdict on values that were measured before: under another margin, level, or number of images that is enough.
+
+    Args:
+        claim: With the margin that counts now.
+        values: Unit -> value, in the order in which they were measured; NaN where there was nothing to judge.
+        terms: Of the level and of what is enough; budget and batch size play no part.
+    """
+    rows = {unit: {"value": value, "forwards": 0.0, "backwards": 0.0} for unit, value in values.items()}
+    return _verdict(claim, rows, "value", looked_at(len(rows), least=terms.min_images), terms)
 
 
 def _degenerate(rows: Mapping[str, Row], column: str) -> int:

@@ -25,6 +25,7 @@ from camcore.throughput import fastest_batch_size
 from fixtures.controls import CONTROLS
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
+from fixtures.datasets.grounding_scenes import GroundingScenes, grounding_scenes
 
 PAIRS = 8  # groups of pictures and captions at a time
 

@@ -59,13 +59,11 @@ def show(
 
 def _caption(query: Query, view: View, box: Float[Tensor, "4"], score: float) -> str:
     around = int(metrics.matched(box, view.boxes))
-    if box.isnan().any():
-        found = "no box"
-    else:
-        found = "around the thing meant" if around == query.meant else "around another" if around >= 0 else "around none"
-        found = f"{found}, score {score:.2f}"
-    false = "; a false caption, the thing of that colour is meant" if query.family == "F2" else ""
-    return f"“{query.caption}”, find “{query.phrase}”: {found} (magenta; white: meant{false})"
+    what = "what is meant" if around == query.meant else "another thing" if around >= 0 else "nothing"
+    found = "no box" if box.isnan().any() else f"around {what}, score {score:.2f}"
+    sought = "" if query.phrase == query.caption else f", find “{query.phrase}”"
+    false = "; the caption is false, its colour is meant" if query.family == "F2" else ""
+    return f"“{query.caption}”{sought}: {found} (white: meant, magenta: found{false})"
 
 
 def _drawn(picture: Image, boxes: Mapping[tuple[float, float, float], Float[Tensor, "4"]]) -> Image:
@@ -73,7 +71,7 @@ def _drawn(picture: Image, boxes: Mapping[tuple[float, float, float], Float[Tens
     larger = -(-LEAST // picture.shape[1])
     drawn = interpolate(picture[None].cpu(), scale_factor=larger, mode="nearest")[0].clone()
     size = drawn.shape[1]
-    for width, (colour, box) in zip((5, 2), reversed(boxes.items()), strict=True):
+    for width, (colour, box) in zip((4, 2), reversed(boxes.items()), strict=True):
         if box.isnan().any():
             continue
         x0, y0, x1, y1 = (int(edge) for edge in (box * larger).round().clamp(0, size - 1))

@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -18,9 +18,13 @@ from camcore.subject import Subject
 Find = Callable[[Image, str, str], tuple[Boxes, Float[Tensor, " n"]]]  # counts its own forwards
 
 
-def as_given(images: Images) -> Images:
+@dataclass(frozen=True)
+class AsGiven:
     """A grounder resizes and normalises pictures itself."""
-    return images
+
+    def __call__(self, images: Images) -> Images:
+        """The same."""
+        return images
 
 
 def find_phrase(caption: str, phrase: str) -> tuple[int, int]:
@@ -46,7 +50,7 @@ class BoxFinder(Subject):
     """A `Grounder` subject around a function; `geometry.crop` is the size of the pictures that it is shown."""
 
     find: Find
-    preprocess: Callable[[Images], Tensor] = as_given
+    preprocess: Callable[[Images], Tensor] = field(default_factory=AsGiven)
 
     @torch.no_grad()
     def ground(self, image: Image, caption: str, phrase: str) -> tuple[Boxes, Float[Tensor, " n"]]:

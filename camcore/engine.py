@@ -14,7 +14,7 @@ from camcore import statistics
 from camcore.cost import metered
 from camcore.degeneracy import Degeneracy
 from camcore.errors import one_line
-from camcore.images import Batch, Dataset, load
+from camcore.images import Batch, Dataset, Progress, load
 from camcore.record import ZeroGradient
 from camcore.seeds import generator
 from camcore.subject import Subject
@@ -26,7 +26,6 @@ Measure = Callable[[Any, Batch], Mapping[str, Tensor]]  # of a subject with the 
 Show = Callable[[Any, Batch, Mapping[str, "Row"]], Iterable[Evidence]]
 Row = Mapping[str, float]  # the columns of one image, and what it cost
 Journal = MutableMapping[str, Row]  # image id -> row; one journal per measurement, shared by all claims that read it
-Progress = Callable[[int, int], None]  # images done, images planned
 
 # How often the verdict may stop the measuring. Fixed, so that the batch size cannot move a verdict; sparser later,
 # since a look saves at most the images up to the next.

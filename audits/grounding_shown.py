@@ -107,7 +107,10 @@ def _families(rows: Sequence[Row], scenes: GroundingScenes) -> Table:
                 ASKED[name],
                 asked[name][0].caption,
                 len(asked[name]),
-                *(_mean(rows, key) for key in (name, *(f"{name}:{each}" for each in ("giou", "side", "middle", "none")))),
+                *(
+                    _mean(rows, key)
+                    for key in (name, *(f"{name}:{each}" for each in ("giou", "side", "middle", "none")))
+                ),
             )
             for name in FAMILIES
         ),

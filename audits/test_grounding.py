@@ -122,10 +122,7 @@ def answers(
     width = float(views[0].picture.shape[2])
     truth = torch.stack([views[query.picture].boxes[query.meant].double() for query in queries])
     around = torch.stack(
-        [
-            metrics.matched(box, views[query.picture].boxes.to(box))
-            for query, box in zip(queries, boxes, strict=True)
-        ]
+        [metrics.matched(box, views[query.picture].boxes.to(box)) for query, box in zip(queries, boxes, strict=True)]
     )
     meant = torch.tensor([query.meant for query in queries])
     sides, hit = metrics.side(boxes, width), around == meant

@@ -1,6 +1,6 @@
 """Subjects that find what a phrase of a caption names: whatever does, with how it is fed and what it is called.
 
-    boxes, scores = subject.ground(image, "the red mug is on the left", "the red mug")
+boxes, scores = subject.ground(image, "the red mug is on the left", "the red mug")
 """
 
 import re

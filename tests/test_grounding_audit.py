@@ -71,7 +71,9 @@ def test_what_is_measured_of_a_group_does_not_depend_on_its_batch_and_costs_a_fo
         for name, column in alone.items():
             torch.testing.assert_close(column[0], together[name][index], msg=name)
     for question in audit.QUESTIONS:
-        assert ((together[question.name.partition("/")[2]] >= 0) & (together[question.name.partition("/")[2]] <= 1)).all()
+        assert (
+            (together[question.name.partition("/")[2]] >= 0) & (together[question.name.partition("/")[2]] <= 1)
+        ).all()
 
 
 def test_every_measure_is_what_going_through_the_queries_gives(scenes: GroundingScenes) -> None:
@@ -177,9 +179,7 @@ def test_the_tables_have_every_family_and_every_measure(scenes: GroundingScenes)
     subject, some = finders.finder("blind", finders.colour_only), batch(scenes)
     columns = audit.grounding(subject, some, scenes=scenes)
     rows = {one: {key: float(column[at]) for key, column in columns.items()} for at, one in enumerate(some.ids)}
-    families, others = (
-        one for one in show(subject, some, rows, **asked("finds", scenes)) if isinstance(one, Table)
-    )
+    families, others = (one for one in show(subject, some, rows, **asked("finds", scenes)) if isinstance(one, Table))
     assert [line[2] for line in families.rows] == [4, 4, 4, 4, 2]
     assert [str(line[3])[:4] for line in families.rows] == ["1.00", "1.00", "1.00", "0.50", "0.50"]
     found = {str(line[0]): str(line[1]) for line in others.rows}

@@ -1,4 +1,4 @@
-"""Phrases to be found: that captions say what the pictures show, each thing is asked for, and phrases are there once."""
+"""Phrases to be found: captions say what the pictures show, each thing is asked for, and a phrase is there once."""
 
 import pytest
 import torch

@@ -14,6 +14,7 @@ from camcore.grounding import BoxFinder
 from camcore.seeds import generator
 from camcore.subject import Grounder
 from fixtures.subjects.spec import find_grounder, find_subject
+from tests.refusals import refusal as refused
 
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install camcore[clip]")
 
@@ -21,7 +22,8 @@ from camcore.models.mdetr.checkpoint import convert, load, read  # noqa: E402
 from camcore.models.mdetr.processor import tokenizer_from  # noqa: E402
 from camcore.models.mdetr.scoring import PhraseGrounder  # noqa: E402
 from fixtures.subjects import mdetr  # noqa: E402
-from fixtures.subjects.hf_grounders import finds_phrases  # noqa: E402
+from fixtures.subjects.huggingface_grounders import FINDERS  # noqa: E402
+from fixtures.subjects.huggingface_names import FIND_PHRASES, finds_phrases  # noqa: E402
 from fixtures.vision_language.tiny_clip import save_tiny_clip  # noqa: E402
 from fixtures.vision_language.tiny_grounders import save_tiny_grounder, save_tiny_mdetr, tiny_roberta  # noqa: E402
 
@@ -37,13 +39,7 @@ def picture(height: int = 80, width: int = 80) -> torch.Tensor:
 
 
 def refusal(spec: str, **options: str) -> str:
-    """The message of the BadInput that a spec raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        find_grounder(spec, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 600
-    return message
+    return refused(find_grounder, spec, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -315,6 +311,7 @@ def test_a_clip_is_no_grounder_and_a_grounder_no_clip(saved, tmp_path) -> None:
     assert [finds_phrases(str(folder)) for folder in (clip, saved["owlv2"], tmp_path / "none")] == [False, True, False]
     (clip / "config.json").write_text("[]", encoding="utf-8")
     assert not finds_phrases(str(clip))
+    assert set(FINDERS) == set(FIND_PHRASES)
 
 
 def test_random_weights_take_the_place_of_the_folders(saved) -> None:

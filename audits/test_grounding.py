@@ -100,8 +100,8 @@ def grounding(subject: Grounder, batch: Batch, *, scenes: GroundingScenes) -> di
             metrics.best(*subject.ground(views[query.picture].picture.to(batch.images), query.caption, query.phrase))
             for query in queries
         ]
-        boxes = torch.stack([box.double().cpu() for box, _ in chosen])
-        scores = torch.stack([score.double().cpu() for _, score in chosen])
+        boxes = torch.stack([box.cpu().double() for box, _ in chosen])
+        scores = torch.stack([score.cpu().double() for _, score in chosen])
         edges = {f"box:{query}:{edge}": boxes[query, edge] for query in range(len(queries)) for edge in range(4)}
         scored = {f"score:{query}": scores[query] for query in range(len(queries))}
         found.append({**answers(queries, views, boxes, scores), **edges, **scored})

@@ -33,16 +33,16 @@ class Option:
         return "AUDIT_" + self.flag.removeprefix("--").removeprefix("audit-").replace("-", "_").upper()
 
 
-# What is audited if nobody says: the clean control of each ability. The first is also what --data is shown to.
-CLEAN = ("control:clean", "control:clip-oracle")
+# What is audited if nobody says: the clean control of each ability. Pictures of classes, and layers, are for the first.
+CLEAN = ("control:clean", "control:clip-oracle", "control:grounder-oracle")
 OPTIONS = (
     Option(
         flag="--model",
         metavar="SPEC",
         many=True,
         help="model to audit, repeatable: resnet50, torchvision:resnet50@IMAGENET1K_V1, py:FILE.py:factory, "
-        "py:pkg.mod:factory (runs that code), control:NAME; default: the clean control of each ability, or with --data "
-        "control:clean alone",
+        "py:pkg.mod:factory (runs that code), control:NAME, mdetr:resnet101@FILE (finds phrases); default: the clean "
+        "control of each ability, or with --data or --audit-layer control:clean alone",
     ),
     Option(
         flag="--weights", metavar="FILE|random:SEED", help="weights for every --model, instead of the published ones"
@@ -171,7 +171,7 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
     if found["batch_size"] is not None and found["batch_size"] < 1:
         raise BadInput(f"--audit-batch-size must be at least 1, got {found['batch_size']}")
     return Settings(
-        models=tuple(found["model"] or (CLEAN if found["data"] is None else CLEAN[:1])),
+        models=tuple(found["model"] or (CLEAN if found["data"] is found["layer"] is None else CLEAN[:1])),
         weights=found["weights"],
         data=found["data"],
         cams=tuple(found["cam"] or ()),

@@ -22,6 +22,7 @@ def test_the_default_is_one_clean_control_of_each_ability() -> None:
     assert [first_ability(spec) for spec in CLEAN] == list(ROLES)
     assert all(CONTROLS[spec.removeprefix("control:")].defect is None for spec in CLEAN)
     assert settings(data="photos").models == ("control:clean",)  # pictures of classes have no captions
+    assert settings(layer="features.block3").models == ("control:clean",)  # the others have none
     assert settings(data="photos", model=["control:clip-oracle"]).models == ("control:clip-oracle",)
 
 

@@ -19,6 +19,7 @@ run = partial(run_audits, extra={"AUDIT_PROFILE": "smoke"})
 
 
 SILENT = CONTROLS["clean"].silent_on
+SHOWN = ("scenes", "binding scenes", "grounding scenes")  # to each of CLEAN
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_the_header_says_what_is_audited_and_how(sevens: Run) -> None:
     assert results["run"]["policy_sha256"][:12] in header
     assert [one["spec"] for one in results["subjects"]] == list(CLEAN)
     data = {one["spec"]: one["sha256"][:12] for one in results["data"]}
-    for spec, subject, shown in zip(CLEAN, results["subjects"], ("scenes", "binding scenes"), strict=True):
+    for spec, subject, shown in zip(CLEAN, results["subjects"], SHOWN, strict=True):
         assert f"audited: {spec} (" in header
         assert subject["sha256"][:12] in header
         assert f"on {shown} (192 images, sha256 {data[shown]})" in header

@@ -23,7 +23,7 @@ The pictures are drawn, of few things, in plain rooms; a model may bind in photo
 round. A score of chance shows that these captions are not told apart, not why. Half of the groups are right by luck in
 interaction, a sixth in group. Groups of one relation are alike: who does not bind may lean the same way in most of
 them, by however little, and interaction counts that as right or wrong in most; of a network trained on true captions
-without hard negatives it was 0.75, with 0.09 of the groups right. group, and the table of what is preferred by how
+without hard negatives it was 0.64, with 0.07 of the groups right. group, and the table of what is preferred by how
 much, tell. Pictures are drawn at the model's own size, so that nothing is cut away.
 
 ## Caught by

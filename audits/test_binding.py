@@ -23,7 +23,7 @@ interaction, a sixth in group. Pictures are drawn at the model's own size, so th
 
 ## Caught by
 
-clip-bag-of-words, clip-colour-only, clip-position-only, clip-constant
+clip-bag-of-words, clip-colour-only, clip-position-only, clip-caption-only, clip-constant
 
 ## References
 

@@ -84,7 +84,7 @@ def pytest_configure_node(node: Any) -> None:
     """Workers belong to the main process's run, and take the batch sizes that it measured."""
     plan = node.config.stash.get(PLAN, None)
     node.workerinput["run"] = node.config.stash[LOG].run if plan else ""
-    node.workerinput["batch_sizes"] = {one.id: one.terms.batch_size for one in plan.audited} if plan else {}
+    node.workerinput["batch_sizes"] = plan.batch_sizes if plan else {}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -108,17 +108,18 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"policy {policy.path} ({policy.sha256[:12]}), at most {policy.images} images"
     ]
     for audited in plan.audited:
-        subject, dataset = audited.subject, audited.dataset
-        lines.append(
-            f"audited: {subject.spec} ({subject.weights}, sha256 {subject.sha256[:12]}), layer {subject.target_layer}, "
-            f"on {dataset.spec} ({len(dataset)} images, sha256 {dataset.sha256[:12]}), "
-            f"batches of {audited.terms.batch_size}"
-        )
-        lines += [f"warning: {subject.spec}: {opt_in}" for opt_in in subject.unsafe]
-        for shown in audited.shown:
-            lines += [f"skipped: {file}: {reason}" for file, reason in shown.skipped[:10]]
-            if len(shown.skipped) > 10:
-                lines.append(f"skipped: and {len(shown.skipped) - 10} more files of {shown.spec}")
+        for role in audited.roles.values():
+            subject, dataset = role.subject, role.dataset
+            lines.append(
+                f"audited: {subject.spec} ({subject.weights}, sha256 {subject.sha256[:12]}), "
+                f"layer {subject.target_layer}, on {dataset.spec} ({len(dataset)} images, "
+                f"sha256 {dataset.sha256[:12]}), batches of {role.terms.batch_size}"
+            )
+            for shown in role.shown:
+                lines += [f"skipped: {file}: {reason}" for file, reason in shown.skipped[:10]]
+                if len(shown.skipped) > 10:
+                    lines.append(f"skipped: and {len(shown.skipped) - 10} more files of {shown.spec}")
+        lines += [f"warning: {audited.subject.spec}: {opt_in}" for opt_in in audited.subject.unsafe]
     return [printable(line) for line in lines]
 
 
@@ -148,22 +149,26 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
 
     plan = request.config.stash[PLAN]
     audited = next(one for one in plan.audited if one.id == audited_id)
+    needs = request.module.QUESTIONS[0].needs  # all questions of an audit need the same
+    ability = needs if needs in audited.roles else next(iter(audited.roles))
+    role = audited.roles[ability]
     return Ask(
-        subject=audited.subject,
-        dataset=audited.dataset,
+        subject=role.subject,
+        ability=ability,
+        dataset=role.dataset,
         cams=audited.cams,
-        undefined=audited.undefined,
+        undefined=role.undefined,
         policy=plan.policy,
-        terms=audited.terms,
+        terms=role.terms,
         log=request.config.stash[LOG],
         profile=plan.settings.profile,
         rerun=plan.settings.command,
         node_id=request.node.nodeid,
         conclude=lambda verdict: conclude(verdict, record_property),
-        premises=audited.premises,
+        premises=role.premises,
         artefacts=plan.artefacts,
-        conflicts=audited.conflicts,
-        bindings=audited.bindings,
+        conflicts=role.conflicts,
+        bindings=role.bindings,
         progress=progress if sys.stderr.isatty() else None,
     )
 

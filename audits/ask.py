@@ -11,12 +11,13 @@ import torch
 from audits.encode import claim_record, described
 from audits.journal import Journal, Log
 from audits.policy import Policy
-from audits.question import Question, ability
+from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.cost import Cost, metered
 from camcore.engine import Measure, Progress, Show, Terms, evaluate, shuffled
 from camcore.errors import Undefined, Unreliable, one_line
 from camcore.images import Dataset, Images, load
+from camcore.subject import Ability
 from camcore.verdict import Claim, Outcome, Verdict
 from fixtures.artefacts import Artefact
 from fixtures.datasets.binding_scenes import Bindings
@@ -40,7 +41,8 @@ class Established:
 class Ask:
     """Everything a question needs to be put to one subject; calling it puts the question."""
 
-    subject: Any  # a Classifier, or an ImageText: whichever the question needs
+    subject: Any  # in the role that the question needs, if the model has it
+    ability: Ability = "classes"  # what it is asked as
     dataset: Dataset
     cams: Mapping[str, CamMethod]
     policy: Policy
@@ -129,8 +131,8 @@ class Ask:
         column: str,
         show: Callable[..., Any],
     ) -> Verdict:
-        if question.needs != ability(self.subject):
-            reason = f"{self.subject.name} scores {ability(self.subject)}, and the question is about {question.needs}"
+        if question.needs != self.ability:
+            reason = f"{self.subject.name} scores {self.ability}, and the question is about {question.needs}"
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
         if cam and self.subject.target_layer is None:
             reason = f"{self.subject.name} has no map of features, so it has no saliency map to judge"

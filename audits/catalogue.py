@@ -1,11 +1,12 @@
 """What a policy lists: the audits' modules, their questions, and the claims that one model has to answer."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from types import ModuleType
 
 from audits.policy import Policy
-from audits.question import Ability, Question, audit_of, claim_id
+from audits.question import Question, audit_of, claim_id
+from camcore.subject import Ability
 
 
 def audit_modules(policy: Policy) -> dict[str, ModuleType]:
@@ -22,15 +23,15 @@ def questions(policy: Policy) -> dict[str, Question]:
     return {name: found[name] for name in policy.claims}
 
 
-def claims(policy: Policy, cams: Iterable[str], *, needs: Ability | None = None) -> list[tuple[str, str]]:
+def claims(policy: Policy, cams: Iterable[str], *, able: Collection[Ability] | None = None) -> list[tuple[str, str]]:
     """(id, severity) of every claim about one model: of maps once for each chosen method, of the model itself once.
 
-    With `needs`, only of those that a subject which scores that can answer.
+    With `able`, only of those that a subject of these abilities can answer.
     """
     methods = list(cams)
     return [
         (claim_id(name, cam), policy.claims[name].severity)
         for name, question in questions(policy).items()
         for cam in (methods if question.of_map else [""])
-        if needs in (None, question.needs)
+        if able is None or question.needs in able
     ]

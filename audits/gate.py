@@ -10,13 +10,13 @@ from typing import Any
 from audits import catalogue
 from audits.encode import described
 from audits.plan import Audited, Plan, family_size
-from audits.question import ability, documentation
+from audits.question import documentation
 from camcore import statistics
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 EXIT = {PASS: 0, FAIL: 1, INCONCLUSIVE: 6}
 SCHEMA_VERSION = "1.0"
-KINDS = {"classes": "classifier", "captions": "images and captions"}
+KINDS = {"classes": "classifier", "captions": "images and captions", "boxes": "phrases in boxes"}
 
 
 def expected_claims(plan: Plan) -> list[tuple[str, str, str]]:
@@ -66,10 +66,12 @@ def assemble(
     )
     modules = catalogue.audit_modules(plan.policy)
     caught_by = {name: documentation(module.__doc__ or "") for name, module in modules.items()}
+    sizes = {}
     for audited in plan.audited:
-        answered = {name for name, _ in catalogue.claims(plan.policy, audited.cams, needs=ability(audited.subject))}
+        sizes[audited.id] = family_size(plan.policy, audited.cams, audited.roles)
+        answered = {name for name, _ in catalogue.claims(plan.policy, audited.cams, able=audited.roles)}
         family = [one for one in claims if one["subject"] == audited.id and one["gates"] and one["id"] in answered]
-        absent = [None] * (family_size(plan.policy, audited.cams, ability(audited.subject)) - len(family))
+        absent = [None] * (sizes[audited.id] - len(family))
         adjusted = statistics.holm([*(claim["p"] for claim in family), *absent])
         for claim, p_holm in zip(family, adjusted, strict=False):
             claim["p_holm"] = p_holm
@@ -77,7 +79,6 @@ def assemble(
         claim["controls"] = _names(caught_by[claim["audit"]]["caught_by"])
     verdict = decide(claims, expected)
     shown = {(claim["subject"], claim["id"]) for claim in claims}
-    sizes = [family_size(plan.policy, audited.cams, ability(audited.subject)) for audited in plan.audited]
     return {
         "schema_version": SCHEMA_VERSION,
         "run": {
@@ -93,8 +94,8 @@ def assemble(
             "versions": versions(),
             "family": {
                 "level": plan.policy.level,
-                "per_claim_level": statistics.simultaneous_level(plan.policy.level, max(sizes, default=1)),
-                "claims": sum(sizes),
+                "per_claim_level": statistics.simultaneous_level(plan.policy.level, max(sizes.values(), default=1)),
+                "claims": sum(sizes.values()),
             },
             "seconds": seconds,
             "interrupted": interrupted,
@@ -142,7 +143,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
         "weights": subject.weights,
         "arch": type(subject.module).__name__,
         "n_params": sum(parameter.numel() for parameter in subject.module.parameters()),
-        "kind": KINDS[ability(subject)],
+        "kind": ", ".join(KINDS[ability] for ability in audited.roles),
         "target_layer": subject.target_layer,
         "preprocess": f"{fitted}, {described(subject.preprocess)}",
         "unsafe": list(subject.unsafe),
@@ -151,7 +152,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
 
 def _data(plan: Plan) -> list[dict[str, Any]]:
     found = {}
-    for dataset in (shown for audited in plan.audited for shown in audited.shown):
+    for dataset in (shown for audited in plan.audited for role in audited.roles.values() for shown in role.shown):
         found[dataset.sha256] = {
             "spec": dataset.spec,
             "sha256": dataset.sha256,

@@ -5,15 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from audits.policy import ClaimPolicy
-from camcore.subject import ImageText
+from camcore.subject import Ability
 from camcore.verdict import Claim
-
-Ability = Literal["classes", "captions"]  # what a subject scores images against
-
-
-def ability(subject: object) -> Ability:
-    """What a subject scores."""
-    return "captions" if isinstance(subject, ImageText) else "classes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +20,7 @@ class Question:
     unit: str
     bounds: tuple[float, float]
     direction: Literal["above", "within"] = "above"
-    needs: Ability = "classes"  # of the subject; another one is told that the claim does not apply
+    needs: Ability = "classes"  # of the subject; one that lacks it is told that the claim does not apply
 
     @property
     def audit(self) -> str:

@@ -39,8 +39,8 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.plan import undefined_methods
 from audits.question import Question
+from audits.roles import undefined_methods
 from camcore import chance, with_target_layer
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy

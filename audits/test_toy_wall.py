@@ -40,8 +40,8 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.plan import undefined_methods
 from audits.question import Question
+from audits.roles import undefined_methods
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
 from camcore.engine import WORST, Row, column_of

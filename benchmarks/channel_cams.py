@@ -141,15 +141,16 @@ def footprint(setting: Setting, method: str, name: str, chunk: int) -> int | Non
     return timing.peak_above(call, device=setting.device, tidy=timing.settle, repeats=1)
 
 
-def footprint_of_live(setting: Setting, chunk: int | None, left: int) -> tuple[int, int, int | None]:
-    """Channels in all, how many of the first `left` are live, and the peak when the others are blanked."""
+def footprint_of_live(setting: Setting, chunk: int | None, left: int) -> tuple[int, int, int | None, int | None]:
+    """Channels in all, how many of the first `left` are live, the peak when the others are blanked, and of tensors."""
     work = prepare(setting)
     rec = recorded(work, chunk or known_batch_size(work.subject))
     METHODS["scorecam"](first_channels(rec, LIVE[0]))
     some = first_channels(rec, left)
     call = partial(METHODS["scorecam"], some)
     peak = timing.peak_above(call, device=setting.device, tidy=timing.settle, repeats=1)
-    return rec.activations.shape[1], live_channels(some), peak
+    held = timing.peak_allocated(call) if setting.device == "cpu" else peak
+    return rec.activations.shape[1], live_channels(some), peak, held
 
 
 def footprint_of_loop(setting: Setting, chunk: int | None, count: int) -> int | None:
@@ -186,12 +187,16 @@ def megabytes(peak: int | None) -> str:
 
 
 def memory_table(setting: Setting, chunk: int | None) -> list[str]:
-    lines = ["| live channels | peak MB above the model | of the bare loop over as many |", "|---:|---:|---:|"]
+    lines = [
+        "| live channels | MB of tensors at the peak | MB resident at the peak | of the bare loop over as many |",
+        "|---:|---:|---:|---:|",
+    ]
     for left in LIVE:
         print(f"memory of {left} channels", file=sys.stderr)
-        channels, live, peak = timing.in_fresh_process(footprint_of_live, setting, chunk, left)
+        channels, live, peak, held = timing.in_fresh_process(footprint_of_live, setting, chunk, left)
         loop = timing.in_fresh_process(footprint_of_loop, setting, chunk, live)
-        lines.append(f"| {live} | {megabytes(peak)} | {megabytes(loop)} |")
+        exactly = "" if held is None else f"{held / 1e6:.2f}"
+        lines.append(f"| {live} | {exactly} | {megabytes(peak)} | {megabytes(loop)} |")
         if left >= channels:
             break
     return lines

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median, quantiles
@@ -114,6 +115,19 @@ def _peak(call: Call, device: str) -> int | None:
         return _status("VmHWM") - held
     except (AttributeError, OSError):
         return None
+
+
+def peak_allocated(call: Call) -> int:
+    """Bytes of tensors that the call holds at its peak, above those held when it starts: what torch was asked for.
+
+    On the CPU. Unlike resident memory it is the same in every run, whatever the C library keeps; the scratch of a
+    kernel that does not ask torch for it is not in it.
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    found = profiled.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in found if event.name() == "[memory]")
+    return max(accumulate((bytes_ for _, bytes_ in changes), initial=0))
 
 
 def _status(field: str) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -110,6 +110,21 @@ class Grounder(Protocol):
 
     def ground(self, image: Image, caption: str, phrase: str) -> tuple[Float[Tensor, "n 4"], Float[Tensor, " n"]]:
         """Boxes (x0, y0, x1, y1 in pixels) and a score for each."""
+
+
+Ability = Literal["classes", "captions", "boxes"]  # what a subject scores, or what it finds
+
+
+def abilities(subject: object) -> tuple[Ability, ...]:
+    """What a subject can do, what it was made for first."""
+    able: list[Ability] = []
+    if isinstance(subject, Classifier):
+        able.append("classes")
+    if isinstance(subject, ImageText):
+        able.append("captions")
+    if isinstance(subject, Grounder):
+        able.append("boxes")
+    return tuple(able)
 
 
 def check_images(images: Tensor) -> None:

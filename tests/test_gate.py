@@ -10,6 +10,7 @@ from audits.gate import EXIT, assemble, decide, expected_claims
 from audits.options import read_settings
 from audits.plan import Audited, Plan, family_size
 from audits.policy import load_policy
+from audits.roles import Role
 from camcore.cam import METHODS
 from camcore.engine import Terms
 from reports.schema import Results
@@ -63,11 +64,14 @@ def plan(tmp_path: Path, *names: str) -> Plan:
     audited = tuple(
         Audited(
             id=name,
-            subject=replace(subject, name=name, preprocess=lambda images: images),
-            dataset=numbered_dataset(4),
+            roles={
+                "classes": Role(
+                    subject=replace(subject, name=name, preprocess=lambda images: images),
+                    dataset=numbered_dataset(4),
+                    terms=Terms(level=0.99, budget=4, seed=0, batch_size=2),
+                )
+            },
             cams={"hirescam": METHODS["hirescam"], "gradcam": METHODS["gradcam"]},
-            undefined={},
-            terms=Terms(level=0.99, budget=4, seed=0, batch_size=2),
         )
         for name in names
     )
@@ -141,7 +145,7 @@ def test_claims_come_in_the_order_of_the_policy_and_strangers_are_left_out(tmp_p
 
 def test_holm_counts_the_claims_of_one_model_that_are_missing_too(tmp_path: Path) -> None:
     made = plan(tmp_path, "a", "b")
-    gates = family_size(made.policy, made.audited[0].cams)  # those that a model of classes answers
+    gates = family_size(made.policy, made.audited[0].cams, ["classes"])  # those that a model of classes answers
     found = results(
         made,
         record("a", "wall/leakage[gradcam]", "PASS", p=0.001),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gradient_cams import SEVEN
-from benchmarks.timing import Times, interleave, write_section
+from benchmarks.timing import Times, interleave, peak_allocated, write_section
 from camcore.cam import RECORDED
 from camcore.cost import metered
 from camcore.images import Geometry, Images
@@ -239,3 +239,13 @@ def test_a_written_section_replaces_itself_and_nothing_else(tmp_path):
     assert page.read_text() == (
         "# Title\n\n<!-- begin a -->\nnew\n<!-- end a -->\n\nafter\n\n<!-- begin b -->\nother\n<!-- end b -->\n"
     )
+
+
+def test_the_memory_of_tensors_is_counted_at_its_peak():
+    def call():
+        first = torch.zeros(1000, 250)
+        second = first + 1
+        del first
+        return second * 2
+
+    assert 2_000_000 <= peak_allocated(call) < 2_001_000  # two at a time, of three

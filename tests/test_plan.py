@@ -6,23 +6,16 @@ from torch import Tensor
 
 from audits import catalogue
 from audits.options import read_settings
-from audits.plan import (
-    Plan,
-    chosen_cams,
-    family_size,
-    prepare,
-    resolve_device,
-    scored,
-    subject_ids,
-    undefined_methods,
-)
+from audits.plan import Plan, chosen_cams, family_size, prepare, resolve_device, subject_ids
 from audits.policy import load_policy
+from audits.roles import Role, undefined_methods
 from camcore.cam import METHODS, PARTIAL, RECORDED
 from camcore.cost import metered
 from camcore.errors import BadInput, Undefined
 from camcore.record import Recording
 from camcore.statistics import simultaneous_level
 from fixtures.datasets.find import default_data
+from fixtures.subjects.spec import first_ability
 from tests.running import factories
 from tests.tiny import GapNet, tiny_subject
 
@@ -31,6 +24,10 @@ def plan(folder: Path, **given: object) -> Plan:
     options = {"report": str(folder / "report"), "batch_size": 4, **given}
     settings = read_settings({f"audit_option_{name}": value for name, value in options.items()}, {})
     return prepare(settings, batch_sizes={})
+
+
+def classifier(made: Plan) -> Role:
+    return made.audited[0].roles["classes"]
 
 
 @pytest.mark.parametrize(
@@ -71,41 +68,44 @@ def test_every_claim_that_gates_shares_the_level(tmp_path: Path) -> None:
 
     family = 2 * len(of_maps) + len(gates - of_maps)
     assert of_maps < gates
-    assert family_size(made.policy, made.audited[0].cams) == family
-    assert made.audited[0].terms.level == simultaneous_level(policy.level, family)
+    assert family_size(made.policy, made.audited[0].cams, ["classes"]) == family
+    assert classifier(made).terms.level == simultaneous_level(policy.level, family)
 
 
 def test_a_model_of_captions_is_asked_about_groups_and_has_a_family_of_its_own(tmp_path: Path) -> None:
     made = plan(tmp_path, model=["control:clip-oracle", "control:clean"])
-    captions, classes = made.audited
+    captions, classes = (next(iter(one.roles.values())) for one in made.audited)
     gates = {
         name
         for name, question in catalogue.questions(made.policy).items()
         if question.needs == "captions" and made.policy.claims[name].severity == "gate"
     }
 
-    assert scored("control:clip-oracle") == scored("open_clip:RN50-quickgelu@openai") == scored("hf:a/b") == "captions"
-    assert scored("control:clean") == scored("resnet50") == "classes"
-    assert captions.cams == {}
+    assert [list(one.roles) for one in made.audited] == [["captions"], ["classes"]]
+    of_captions = ("control:clip-oracle", "open_clip:RN50-quickgelu@openai", "hf:a/b")
+    assert {first_ability(spec) for spec in of_captions} == {"captions"}
+    assert {first_ability(spec) for spec in ("control:clean", "resnet50", "nonsense:x")} == {"classes"}
+    assert made.audited[0].cams == {}
     assert captions.terms.level == simultaneous_level(made.policy.level, len(gates))
     assert captions.dataset.ids == tuple(group.id for group in captions.bindings.groups)
     assert captions.dataset.read(captions.dataset.ids[1]).shape == (3, 96, 96)
     assert classes.bindings is None
-    assert classes.terms == plan(tmp_path).audited[0].terms
+    assert classes.terms == classifier(plan(tmp_path)).terms
     with pytest.raises(BadInput, match="--data 'scenes' has no captions for 'control:clip-oracle'"):
         plan(tmp_path, model=["control:clip-oracle"], data="scenes")
 
 
 def test_the_level_does_not_depend_on_what_else_is_audited(tmp_path: Path) -> None:
-    alone = plan(tmp_path, model=["control:clean"]).audited[0]
-    first, second = plan(tmp_path, model=["control:clean", "control:edge_map"]).audited
+    alone = classifier(plan(tmp_path, model=["control:clean"]))
+    both = plan(tmp_path, model=["control:clean", "control:edge_map"])
+    first, second = (one.roles["classes"] for one in both.audited)
 
     assert alone.terms == first.terms == second.terms
     assert alone.dataset.sha256 == first.dataset.sha256
 
 
 def test_terms_come_from_the_policy_and_the_options(tmp_path: Path) -> None:
-    terms = plan(tmp_path, profile="smoke", seed=5).audited[0].terms
+    terms = classifier(plan(tmp_path, profile="smoke", seed=5)).terms
 
     assert (terms.budget, terms.seed, terms.batch_size, terms.min_images) == (192, 5, 4, 16)
 

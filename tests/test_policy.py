@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from audits import catalogue
 from audits.policy import SEVERITIES, load_policy
 from camcore.errors import BadInput
 from tests.running import overlay
@@ -90,3 +91,11 @@ def test_a_folder_is_no_policy(tmp_path: Path) -> None:
 def test_an_unknown_profile_is_answered_with_the_known_ones() -> None:
     with pytest.raises(BadInput, match=r"no profile 'nightly' in policy\.toml; known: smoke, pr, release"):
         load_policy(None, profile="nightly")
+
+
+def test_the_questions_of_an_audit_need_the_same_of_a_model() -> None:
+    modules = catalogue.audit_modules(load_policy(None, profile="pr"))
+
+    assert {name: len({question.needs for question in module.QUESTIONS}) for name, module in modules.items()} == (
+        dict.fromkeys(modules, 1)
+    )

@@ -3,7 +3,8 @@ import torch
 
 from camcore.errors import BadInput
 from camcore.subject import Classifier
-from fixtures.subjects.spec import find_subject
+from fixtures.subjects.registry import FAMILIES, IMAGE_TEXT
+from fixtures.subjects.spec import MADE_FOR, find_subject, first_ability
 
 
 def refusal(spec, **options):
@@ -86,3 +87,17 @@ def test_weights_that_are_not_finite_are_refused_with_their_file(tmp_path):
 
 def test_a_control_takes_no_weights():
     assert "'random:0'" in refusal("control:clean", weights="random:0")
+
+
+def test_what_a_model_was_made_for_is_known_before_it_is_loaded():
+    find_subject("control:clean")  # imports every family
+
+    assert {
+        prefix for prefix, ability in MADE_FOR.items() if ability == "captions"
+    } == IMAGE_TEXT.keys() - FAMILIES.keys()
+    assert [first_ability(spec) for spec in ("resnet50", "hf:a/b", "control:clip-oracle", "control:none")] == [
+        "classes",
+        "captions",
+        "captions",
+        "classes",
+    ]

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch import nn
 
-from audits.plan import undefined_methods
+from audits.roles import undefined_methods
 from audits.test_toy_wall import toy_leakage
 from camcore import with_target_layer
 from camcore.cam import METHODS, RECORDED, gradcam

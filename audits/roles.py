@@ -1,0 +1,134 @@
+"""What a model is asked as (a classifier, a scorer of captions), with what it is shown as such.
+
+One model may have several roles: two towers score captions, and are a classifier through prompts. A question names the
+ability that it needs, and is put to the role of that name.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from audits.ask import Established
+from audits.options import Settings
+from audits.policy import Policy
+from camcore.cam import PARTIAL, CamMethod
+from camcore.engine import Terms
+from camcore.errors import BadInput, Undefined, one_line
+from camcore.images import Dataset
+from camcore.record import record
+from camcore.subject import Ability, Classifier
+from camcore.throughput import fastest_batch_size
+from fixtures.controls import CONTROLS
+from fixtures.datasets.binding_scenes import Bindings, binding_scenes
+from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
+
+PAIRS = 8  # groups of pictures and captions at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """A model in one of its abilities, what it is shown, and on which terms."""
+
+    subject: Any  # a Classifier, an ImageText, a Grounder
+    dataset: Dataset
+    terms: Terms
+    undefined: Mapping[str, str] = field(default_factory=dict)  # methods that it has no such map of, with the reason
+    conflicts: Conflicts | None = None  # pictures with two cues, if there are any for its classes
+    bindings: Bindings | None = None  # groups of pictures and captions, if it scores captions
+    premises: dict[str, Established] = field(default_factory=dict)  # established once for all methods
+
+    @property
+    def shown(self) -> tuple[Dataset, ...]:
+        """Everything that the model is asked about."""
+        return (self.dataset,) if self.conflicts is None else (self.dataset, self.conflicts.dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a role is made from."""
+
+    subject: Any
+    spec: str
+    cams: Mapping[str, CamMethod]
+    settings: Settings
+    policy: Policy
+    terms: Callable[[int], Terms]  # by the batch size
+    batch_size: int | None  # the user's, or measured before; None: the role's own choice
+
+
+def classes(asked: Asked) -> Role:
+    """As a classifier, of the user's pictures, or of those that belong to it."""
+    from fixtures.datasets.find import default_data, find_dataset  # torchvision's data sets, which a list does not need
+
+    subject, settings, policy = asked.subject, asked.settings, asked.policy
+    if settings.cams and subject.target_layer is None:
+        raise BadInput(
+            f"--cam {settings.cams[0]} needs a map of features, and {asked.spec!r} has no layer that gives one; "
+            "leave --cam out, or name a layer with --audit-layer"
+        )
+    made = CONTROLS.get(asked.spec.removeprefix("control:")) if asked.spec.startswith("control:") else None
+    if made is not None and made.data is not None and settings.data is None:
+        dataset = made.data(policy.images, settings.seed)
+    else:
+        data = settings.data or default_data(asked.spec, settings.weights)
+        dataset = find_dataset(data, subject=subject, n=policy.images, seed=settings.seed)
+    with trying(asked.spec):
+        size = asked.batch_size or fastest_batch_size(subject)
+        undefined = undefined_methods(subject, asked.cams)
+    return Role(
+        subject=subject,
+        dataset=dataset,
+        terms=asked.terms(size),
+        undefined=undefined,
+        conflicts=find_conflicts(settings.cues, subject=subject, n=policy.images, seed=settings.seed),
+    )
+
+
+def captions(asked: Asked) -> Role:
+    """As a scorer of captions, of groups of pictures and captions."""
+    subject, settings = asked.subject, asked.settings
+    if settings.data is not None:
+        raise BadInput(
+            f"--data {settings.data!r} has no captions for {asked.spec!r}; leave it out: binding scenes are drawn"
+        )
+    bindings = binding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
+    return Role(
+        subject=subject, dataset=bindings.first, terms=asked.terms(asked.batch_size or PAIRS), bindings=bindings
+    )
+
+
+ROLES: dict[Ability, Callable[[Asked], Role]] = {"classes": classes, "captions": captions}
+
+
+def undefined_methods(subject: Classifier, cams: Mapping[str, CamMethod]) -> dict[str, str]:
+    """Those of the chosen methods that the model has no such map of, found by trying them on a blank image."""
+    tried = {name: cam for name, cam in cams.items() if name in PARTIAL and subject.target_layer is not None}
+    reasons: dict[str, str] = {}
+    if tried:
+        rec = record(subject, torch.full((1, 3, *subject.geometry.crop), 0.5, device=subject.device), chunk=1)
+        for name, cam in tried.items():
+            try:
+                cam(rec)
+            except Undefined as problem:
+                reasons[name] = str(problem)
+    return reasons
+
+
+@contextmanager
+def trying(spec: str) -> Iterator[None]:
+    """The model's own code can raise anything while it is loaded, probed and timed; a warning is no obstacle."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            yield
+    except BadInput:
+        raise
+    except Exception as problem:
+        raise BadInput(
+            f"the model {spec!r} does not run ({one_line(problem)}); "
+            "it must take batches of any size, and give one row of scores per image"
+        ) from problem

@@ -169,6 +169,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         artefacts=plan.artefacts,
         conflicts=role.conflicts,
         bindings=role.bindings,
+        captions=role.captions,
         progress=progress if sys.stderr.isatty() else None,
     )
 

@@ -21,6 +21,7 @@ from camcore.subject import Ability
 from camcore.verdict import Claim, Outcome, Verdict
 from fixtures.artefacts import Artefact
 from fixtures.datasets.binding_scenes import Bindings
+from fixtures.datasets.captions import Captions
 from fixtures.datasets.cue_conflict import Conflicts
 
 Premise = Callable[[Images], Mapping[str, Any]]
@@ -53,7 +54,8 @@ class Ask:
     node_id: str
     conclude: Callable[[Verdict], None]  # tells pytest
     premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
-    bindings: Bindings | None = None  # groups of pictures and captions, if the model scores captions
+    bindings: Bindings | None = None  # drawn groups of pictures and captions, if the model scores captions
+    captions: Captions | None = None  # the same, or what the user brings
     artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model

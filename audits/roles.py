@@ -24,6 +24,7 @@ from camcore.subject import Ability, Classifier
 from camcore.throughput import fastest_batch_size
 from fixtures.controls import CONTROLS
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
+from fixtures.datasets.captions import Captions, drawn_captions, find_captions
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
 
 PAIRS = 8  # groups of pictures and captions at a time
@@ -38,7 +39,8 @@ class Role:
     terms: Terms
     undefined: Mapping[str, str] = field(default_factory=dict)  # methods that it has no such map of, with the reason
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for its classes
-    bindings: Bindings | None = None  # groups of pictures and captions, if it scores captions
+    bindings: Bindings | None = None  # drawn groups of pictures and captions, if it scores captions
+    captions: Captions | None = None  # the same, or what the user brings
     premises: dict[str, Established] = field(default_factory=dict)  # established once for all methods
 
     @property
@@ -89,16 +91,13 @@ def classes(asked: Asked) -> Role:
 
 
 def captions(asked: Asked) -> Role:
-    """As a scorer of captions, of groups of pictures and captions."""
-    subject, settings = asked.subject, asked.settings
+    """As a scorer of captions, of the user's pictures and captions, or of groups that are drawn."""
+    subject, settings, terms = asked.subject, asked.settings, asked.terms(asked.batch_size or PAIRS)
     if settings.data is not None:
-        raise BadInput(
-            f"--data {settings.data!r} has no captions for {asked.spec!r}; leave it out: binding scenes are drawn"
-        )
-    bindings = binding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
-    return Role(
-        subject=subject, dataset=bindings.first, terms=asked.terms(asked.batch_size or PAIRS), bindings=bindings
-    )
+        given = find_captions(settings.data, geometry=subject.geometry)
+        return Role(subject=subject, dataset=given.dataset, terms=terms, captions=given)
+    drawn = binding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
+    return Role(subject=subject, dataset=drawn.first, terms=terms, bindings=drawn, captions=drawn_captions(drawn))
 
 
 ROLES: dict[Ability, Callable[[Asked], Role]] = {"classes": classes, "captions": captions}

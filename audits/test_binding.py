@@ -17,9 +17,10 @@ Accuracy on captions of real photographs does not show it, where the things name
 
 ## Known limits
 
-The pictures are drawn, of few things, in plain rooms; a model may bind in photographs and not here, and the other way
-round. A score of chance shows that these captions are not told apart, not why. Half of the groups are right by luck in
-interaction, a sixth in group. Pictures are drawn at the model's own size, so that nothing is cut away.
+Without `--data` the pictures are drawn, of few things, in plain rooms; a model may bind in photographs and not here,
+and the other way round. A score of chance shows that these captions are not told apart, not why. Half of the groups
+are right by luck in interaction, a sixth in group. Pictures are drawn at the model's own size, so that nothing is cut
+away; photographs of your own (Winoground, pairs of What'sUp, a table: docs/data.md) are squashed into it.
 
 ## Caught by
 
@@ -45,10 +46,11 @@ from camcore import statistics
 from camcore.engine import WORST, Row
 from camcore.errors import Undefined
 from camcore.images import Batch, Images
+from camcore.metrics import choice
 from camcore.metrics.binding import Scores, interaction, priors, right
 from camcore.subject import ImageText
 from camcore.verdict import Evidence, Overlay, Table
-from fixtures.datasets.binding_scenes import RELATIONS, Bindings, Group
+from fixtures.datasets.captions import Captions, Item
 
 VERSION = "1"
 
@@ -74,14 +76,12 @@ QUESTIONS = (INTERACTION, GROUP)
 
 
 @torch.no_grad()
-def scored(subject: ImageText, group: Group, pictures: Images) -> Scores:
+def scored(subject: ImageText, group: Item, pictures: Images) -> Scores:
     """A group's scores, the mean over its wordings, in the shape of one group."""
-    captions = [caption for wordings in group.captions for caption in wordings]
-    found = subject.similarity(pictures, captions).double()
-    return found.unflatten(1, (2, -1)).mean(2)[None]
+    return choice.scored(subject, pictures, group.captions)[None]
 
 
-def binding(subject: ImageText, batch: Batch, *, bindings: Bindings) -> dict[str, Tensor]:
+def binding(subject: ImageText, batch: Batch, *, captions: Captions) -> dict[str, Tensor]:
     """What the model makes of each group.
 
     Returns:
@@ -89,9 +89,11 @@ def binding(subject: ImageText, batch: Batch, *, bindings: Bindings) -> dict[str
         interaction itself), `caption_prior`, `picture_prior`, and `level`, 1 where two of the scores that are compared
         are the same.
     """
-    groups = _named(bindings)
-    scores = torch.cat([scored(subject, groups[one], _pictures(bindings, groups[one], batch)) for one in batch.ids])
-    found, (captions, pictures) = right(scores), priors(scores)
+    groups = captions.by_id
+    scores = torch.cat(
+        [scored(subject, groups[one], _pictures(subject, captions, groups[one], batch)) for one in batch.ids]
+    )
+    found, (caption_prior, picture_prior) = right(scores), priors(scores)
     pairs = (scores[:, 0] - scores[:, 1], scores[..., 0] - scores[..., 1])
     return {
         "interaction": (interaction(scores) > 0).double(),
@@ -100,19 +102,15 @@ def binding(subject: ImageText, batch: Batch, *, bindings: Bindings) -> dict[str
         "image": found.image.double(),
         "one": found.one,
         "margin": interaction(scores),
-        "caption_prior": captions,
-        "picture_prior": pictures,
+        "caption_prior": caption_prior,
+        "picture_prior": picture_prior,
         "level": (torch.cat(pairs, 1) == 0).any(1).double(),
         **{f"score:{i}{j}": scores[:, i, j] for i in (0, 1) for j in (0, 1)},
     }
 
 
-def _named(bindings: Bindings) -> dict[str, Group]:
-    return {group.id: group for group in bindings.groups}
-
-
-def _pictures(bindings: Bindings, group: Group, batch: Batch) -> Images:
-    return torch.stack(bindings.draw(group)[0]).to(batch.images)
+def _pictures(subject: ImageText, captions: Captions, group: Item, batch: Batch) -> Images:
+    return captions.pictures(group, subject.geometry).to(batch.images)
 
 
 def show(
@@ -121,13 +119,12 @@ def show(
     rows: Mapping[str, Row],
     *,
     column: str,
-    bindings: Bindings,
+    captions: Captions,
 ) -> Iterable[Evidence]:
     """Both pictures of each group with the scores of both captions; every relation's rates."""
-    groups = _named(bindings)
     for index, image_id in enumerate(batch.ids):
-        group, row = groups[image_id], rows[image_id]
-        for picture, image in enumerate(_pictures(bindings, group, batch)):
+        group, row = captions.by_id[image_id], rows[image_id]
+        for picture, image in enumerate(_pictures(subject, captions, group, batch)):
             own, other = (row[f"score:{picture}{caption}"] for caption in (picture, 1 - picture))
             said = [group.captions[caption][0] for caption in (picture, 1 - picture)]
             yield Overlay(
@@ -138,12 +135,13 @@ def show(
                 image=image,
                 saliency=None,
             )
-    yield _table(rows, groups)
+    yield _table(rows, captions.by_id)
 
 
-def _table(rows: Mapping[str, Row], groups: Mapping[str, Group]) -> Table:
+def _table(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Table:
+    relations = dict.fromkeys(group.relation for group in groups.values())
     lines = [("all", list(rows.values()))]
-    lines += [(name, [row for one, row in rows.items() if groups[one].relation == name]) for name in RELATIONS]
+    lines += [(name, [row for one, row in rows.items() if groups[one].relation == name]) for name in relations]
     return Table(
         title="How many groups are right, by relation (share with its exact 95 % interval; by luck 0.5 of the "
         "interactions, 0.25, 0.25 and 0.17 of the others; preferences: mean of what one caption, or one picture, "
@@ -186,10 +184,10 @@ def test_binding_of_whole_groups(ask: Ask) -> None:
 def ask_about(ask: Ask, question: Question, column: str) -> None:
     """Put one of the claims: they read different columns of the same measurement."""
 
-    def premise(_images: Images) -> dict[str, Bindings]:
-        if ask.bindings is None:
-            raise Undefined(f"there are no pictures with captions to ask {ask.subject.name} about")
-        return {"bindings": ask.bindings}
+    def premise(_images: Images) -> dict[str, Captions]:
+        if ask.captions is None or not ask.captions.groups:
+            raise Undefined(f"there are no groups of two pictures and two captions to ask {ask.subject.name} about")
+        return {"captions": ask.captions}
 
     ask(
         question,
@@ -198,4 +196,5 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         show=partial(show, column=column),
         version=VERSION,
         premise=premise,
+        among=lambda _dataset, given: given["captions"].grouped,
     )

@@ -12,6 +12,7 @@ from camcore.subject import ImageText
 from camcore.verdict import Overlay, Table
 from fixtures.controls import binding_scorers as scorers
 from fixtures.datasets.binding_scenes import RELATIONS, Bindings, binding_scenes
+from fixtures.datasets.captions import drawn_captions
 from fixtures.subjects.spec import find_image_text
 from fixtures.vision_language.tiny_clip import save_tiny_clip
 
@@ -34,11 +35,11 @@ def test_what_is_measured_of_a_group_does_not_depend_on_its_batch_and_costs_two_
     subject = scorers.scorer("oracle", scorers.oracle)
     assert isinstance(subject, ImageText)
     with metered() as cost:
-        together = audit.binding(subject, batch(bindings), bindings=bindings)
+        together = audit.binding(subject, batch(bindings), captions=drawn_captions(bindings))
 
     assert (cost.forwards, cost.backwards) == (2 * COUNT, 0)
     for index in range(0, COUNT, 3):
-        alone = audit.binding(subject, batch(bindings, index), bindings=bindings)
+        alone = audit.binding(subject, batch(bindings, index), captions=drawn_captions(bindings))
         for name, column in alone.items():
             torch.testing.assert_close(column[0], together[name][index], msg=name)
     for question in audit.QUESTIONS:
@@ -49,7 +50,7 @@ def test_what_is_measured_of_a_group_does_not_depend_on_its_batch_and_costs_two_
 @pytest.mark.slow
 def test_the_oracle_is_right_and_the_others_are_as_their_defect_has_it(bindings: Bindings) -> None:
     found = {
-        score.__name__: audit.binding(scorers.scorer("x", score), batch(bindings), bindings=bindings)
+        score.__name__: audit.binding(scorers.scorer("x", score), batch(bindings), captions=drawn_captions(bindings))
         for score in (scorers.oracle, scorers.mirrored, scorers.bag_of_words, scorers.constant)
     }
 
@@ -69,7 +70,9 @@ def test_the_mean_over_wordings_cancels_which_thing_is_named_first(bindings: Bin
         first = [min((caption.find(name), name) for name in names if name in caption)[1] for caption in captions]
         return torch.stack([mass[:, names.index(name)] for name in first], 1)
 
-    found = audit.binding(scorers.scorer("x", first_named_and_larger), batch(bindings), bindings=bindings)
+    found = audit.binding(
+        scorers.scorer("x", first_named_and_larger), batch(bindings), captions=drawn_captions(bindings)
+    )
     torch.testing.assert_close(found["margin"], torch.zeros(COUNT, dtype=torch.float64), atol=1e-7, rtol=0)
 
 
@@ -85,9 +88,9 @@ def test_captions_are_read_and_others_are_not() -> None:
 @pytest.mark.slow
 def test_what_is_shown_has_both_pictures_with_their_own_caption_first(bindings: Bindings) -> None:
     subject, some = scorers.scorer("oracle", scorers.oracle), batch(bindings)
-    columns = audit.binding(subject, some, bindings=bindings)
+    columns = audit.binding(subject, some, captions=drawn_captions(bindings))
     rows = {one: {key: float(column[at]) for key, column in columns.items()} for at, one in enumerate(some.ids)}
-    shown = list(audit.show(subject, some, rows, column="interaction", bindings=bindings))
+    shown = list(audit.show(subject, some, rows, column="interaction", captions=drawn_captions(bindings)))
 
     pictures = [one for one in shown if isinstance(one, Overlay)]
     assert len(pictures) == 2 * COUNT
@@ -108,7 +111,7 @@ def test_a_clip_from_a_folder_is_asked_like_any_other(bindings: Bindings, tmp_pa
     data = drawn.first
     some = load(data, data.ids, subject.geometry, seed=0, device=subject.device)
     with metered() as cost:
-        columns = audit.binding(subject, some, bindings=drawn)
+        columns = audit.binding(subject, some, captions=drawn_captions(drawn))
 
     assert cost.forwards == 8
     assert columns["margin"].isfinite().all()

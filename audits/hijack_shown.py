@@ -8,10 +8,10 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
+from audits.exact import exact_share
 from audits.hijack_attacks import AREA, JUDGED, RADII, WHERE, effort, masks, swept
 from audits.hijack_checks import CALM, HUGE, Checks
 from audits.hijack_signatures import blended, drawn_classes
-from camcore import statistics
 from camcore.cam import METHODS
 from camcore.engine import WORST, Row, column_of
 from camcore.fragility import LEVELS, on_grid
@@ -131,12 +131,7 @@ def half_at(rates: Mapping[int, float]) -> str:
 
 def _table(rows: Mapping[str, Row], found: Checks, draws: int) -> Table:
     def rate(key: str) -> str:
-        values = column_of(rows, key)
-        values = values[~values.isnan()]  # images without another class to be hijacked to
-        if not len(values):
-            return "no other class at hand"
-        exact = statistics.clopper_pearson(int(values.sum()), len(values), level=0.95)
-        return f"{exact.point:.3f} [{exact.low:.3f}, {exact.high:.3f}]"
+        return exact_share(column_of(rows, key), digits=3)  # NaN: images without another class to be hijacked to
 
     steps, restarts, _ = effort(draws)
     half = half_at({radius: _mean(rows, f"top:{radius}") for radius in RADII})

@@ -41,8 +41,8 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
+from audits.exact import exact_share
 from audits.question import Question
-from camcore import statistics
 from camcore.engine import WORST, Row
 from camcore.errors import Undefined
 from camcore.images import Batch, Images
@@ -162,13 +162,11 @@ def _table(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Table:
 
 
 def _line(name: str, rows: Sequence[Row]) -> tuple[str | int | float, ...]:
-    def share(key: str) -> str:
-        exact = statistics.clopper_pearson(int(sum(row[key] for row in rows)), len(rows), level=0.95)
-        return f"{exact.point:.2f} [{exact.low:.2f}, {exact.high:.2f}]"
-
     preferred = [round(sum(abs(row[key]) for row in rows) / len(rows), 4) for key in ("caption_prior", "picture_prior")]
     level = int(sum(row["level"] for row in rows))
-    return (name, len(rows), *(share(key) for key in ("interaction", "text", "image", "group")), level, *preferred)
+    asked = ("interaction", "text", "image", "group")
+    shares = (exact_share(torch.tensor([row[key] for row in rows])) for key in asked)
+    return (name, len(rows), *shares, level, *preferred)
 
 
 @pytest.mark.audit("binding")

@@ -43,8 +43,9 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
+from audits.exact import exact_share
 from audits.question import Question
-from camcore import chance, statistics
+from camcore import chance
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
 from camcore.engine import WORST, Row, column_of
@@ -198,9 +199,7 @@ def _table(rows: Mapping[str, Row], name: str) -> Table:
 
     def moved(kind: str) -> str:
         values = column_of(rows, f"{name}:{kind}:{JUDGED}")
-        values = values[values.isfinite()]
-        share = statistics.clopper_pearson(int((values <= MOVED).sum()), len(values), level=0.95)
-        return f"{share.point:.2f} [{share.low:.2f}, {share.high:.2f}]"
+        return exact_share((values[values.isfinite()] <= MOVED).double())
 
     both = (
         ("rank correlation, mean", lambda kind: mean(f"{name}:{kind}:{JUDGED}")),

@@ -46,9 +46,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from audits.ask import Ask
+from audits.exact import exact_share
 from audits.question import Question
 from audits.seen import side_by_side
-from camcore import chance, statistics
+from camcore import chance
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
 from camcore.engine import Row, column_of
@@ -239,11 +240,6 @@ def _mean(rows: Mapping[str, Row], key: str) -> float:
 
 def _table(rows: Mapping[str, Row], sizes: Sequence[int]) -> Table:
     """Whole, cuts and pieces side by side, for every grid."""
-
-    def share(values: Tensor) -> str:
-        estimate = statistics.clopper_pearson(int(values.sum()), len(values), level=0.95)
-        return f"{estimate.point:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-
     whole = column_of(rows, "whole:predicted")
     lines = [("whole", "", _mean(rows, "whole:true"), _mean(rows, "whole:right"), 1.0, "", 1.0)]
     for cells in sizes:
@@ -256,7 +252,7 @@ def _table(rows: Mapping[str, Row], sizes: Sequence[int]) -> Table:
                     _mean(rows, f"{kind}:{cells}:true"),
                     _mean(rows, f"{kind}:{cells}:right"),
                     _mean(rows, f"{kind}:{cells}:same"),
-                    share(predicted - whole > SURER),
+                    exact_share(predicted - whole > SURER),
                     round(float((predicted / whole).clamp(max=1).nanmean()), 4),
                 )
             )

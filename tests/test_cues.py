@@ -80,7 +80,7 @@ def test_the_published_shape_biases_come_out_of_their_counts() -> None:
 
 
 def test_nothing_decided_is_no_shape_bias() -> None:
-    assert told(0, 0, 5)[6:] == ("nothing decided", 0.0)
+    assert told(0, 0, 5)[6:] == ("none", 0.0)
 
 
 def test_the_sixteen_categories_share_no_class() -> None:
@@ -264,5 +264,5 @@ def test_what_is_shown_names_both_cues_and_counts_by_shape() -> None:
     (table,) = (one for one in shown if isinstance(one, Table))
     assert table.rows[0][:6] == ("all", 4, 1, 1, 1, 1)
     assert table.rows[1][:6] == ("cat", 3, 1, 1, 1, 0)
-    assert table.rows[2][:7] == ("mug", 1, 0, 0, 0, 1, "nothing decided")
+    assert table.rows[2][:7] == ("mug", 1, 0, 0, 0, 1, "none")
     assert "2 more, whose cues agree" in table.title

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
+
+from audits.exact import exact_share
 from camcore import statistics
 from camcore.engine import Row
 from camcore.verdict import Table
-from fixtures.datasets.captions import Captions, Item
+from fixtures.datasets.captions import Captions, Item, whatsup
 from fixtures.datasets.captions.aro import ATTRIBUTION, RELATION
 
 ENOUGH = 25  # pictures that a pair of attributes needs to count in ARO
@@ -20,8 +23,8 @@ def published(captions: Captions, rows: Mapping[str, Row]) -> Table:
         blind = _share(items, rows, "blind", "pictures")
         lines.append((f"{part}: right with an even grey instead", f"{blind:.3f}", _luck(items, rows), _n(items)))
     return Table(
-        title=f"The scores that {captions.benchmark} publishes, of {len(rows)} of {len(captions.items)} items; "
-        "intervals are exact, 95 %, where items are counted whole",
+        title=f"{captions.benchmark}, scored as published, of {len(rows)} of {len(captions.items)} items (pictures "
+        "that share captions are one item); intervals are exact, 95 %, where items are counted whole",
         columns=("score", "share", "by luck", "items"),
         rows=tuple(lines),
     )
@@ -31,12 +34,12 @@ def _scores(benchmark: str, part: str, items: Sequence[Item], rows: Mapping[str,
     right = [rows[item.id]["right"] / rows[item.id]["pictures"] for item in items]
     relations = [item.relation for item in items]
     luck, n = _luck(items, rows), _n(items)
-    if benchmark == "winoground" or (benchmark != "whatsup" and all(item.pairs == ((0, 1),) for item in items)):
+    if benchmark != whatsup.NAME and all(item.pairs == ((0, 1),) for item in items):
         return [
-            (f"{name} score", _exact(sum(rows[item.id][name] for item in items), len(items)), chance, n)
+            (f"{name} score", exact_share(torch.tensor([rows[item.id][name] for item in items]), digits=3), chance, n)
             for name, chance in (("text", "0.250"), ("image", "0.250"), ("group", "0.167"))
         ]
-    if benchmark == "whatsup" and any(item.pairs for item in items):
+    if benchmark == whatsup.NAME and any(item.pairs for item in items):
         pictures = sum(rows[item.id]["pictures"] for item in items)
         pairs = sum(rows[item.id]["pairs_right"] for item in items) / (pictures / 2)
         sets = sum(rows[item.id]["whole"] for item in items if len(item.pictures) == 4) / (pictures / 4)
@@ -50,7 +53,7 @@ def _scores(benchmark: str, part: str, items: Sequence[Item], rows: Mapping[str,
     if f"{part}.json" == ATTRIBUTION:
         mean = statistics.macro_mean(right, relations, least=ENOUGH)
         return [(f"mean over pairs of attributes with {ENOUGH} pictures or more", f"{mean:.3f}", luck, n)]
-    return [("accuracy", _exact(sum(right), len(items)), luck, n)]
+    return [("accuracy", exact_share(torch.tensor(right), digits=3), luck, n)]
 
 
 def by_relation(captions: Captions, rows: Mapping[str, Row]) -> Table:
@@ -85,11 +88,6 @@ def _by(captions: Captions, rows: Mapping[str, Row], key: str) -> dict[str, list
 
 def _share(items: Sequence[Item], rows: Mapping[str, Row], of: str, among: str) -> float:
     return sum(rows[item.id][of] for item in items) / sum(rows[item.id][among] for item in items)
-
-
-def _exact(count: float, n: int) -> str:
-    exact = statistics.clopper_pearson(round(count), n, level=0.95)
-    return f"{exact.point:.3f} [{exact.low:.3f}, {exact.high:.3f}]"
 
 
 def _luck(items: Sequence[Item], rows: Mapping[str, Row]) -> str:

@@ -21,17 +21,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from audits.exact import exact_share
 from camcore.errors import BadInput, one_line
 from camcore.images import Images
 from camcore.imagetext import TwoTowers
 from camcore.metrics.binding import interaction, right
-from camcore.statistics import clopper_pearson
 from fixtures.datasets.binding_scenes import Bindings, Group, binding_scenes
 from fixtures.datasets.binding_things import COLOURS, THINGS
 from fixtures.datasets.folder import decode
 from fixtures.subjects.spec import find_image_text
 
-LEVEL = 0.95
 # a word of a caption -> the relation of binding scenes, and which of the two places it names
 PLACES = {
     "left": ("left", 0),
@@ -119,11 +118,6 @@ def group_scores(subject: Any, bindings: Bindings) -> Float[Tensor, "groups 2 2"
     return torch.stack(found)
 
 
-def share(won: Tensor) -> str:
-    exact = clopper_pearson(int(won.sum()), len(won), level=LEVEL)
-    return f"{exact.point:.2f} [{exact.low:.2f}, {exact.high:.2f}]"
-
-
 def lines(subject: Any, image: Images, captions: Sequence[str], *, n: int, seed: int) -> list[str]:
     """The table, and what it rests on."""
     (found,) = logits(subject, image, captions)
@@ -131,23 +125,27 @@ def lines(subject: Any, image: Images, captions: Sequence[str], *, n: int, seed:
     scores = group_scores(subject, drawn)
     wins = (scores[:, 0, 0] > scores[:, 0, 1], scores[:, 1, 1] > scores[:, 1, 0])
     own = len(drawn.groups[0].captions[0]) == 1  # the scenes are put the user's two captions
+    said = [exact_share(won.double()) if own else "-" for won in wins]
     rows = [
-        f"| {caption.replace('|', ' ')} | {logit:.2f} | {confidence:.2%} | {share(wins[index]) if own else '-'} |"
+        f"| {caption.replace('|', ' ')} | {logit:.2f} | {confidence:.2%} | {said[index] if own else '-'} |"
         for index, (caption, logit, confidence) in enumerate(
             zip(captions, found.tolist(), found.softmax(0).tolist(), strict=True)
         )
     ]
-    groups = right(scores)
+    both, bound = exact_share(right(scores).text.double()), exact_share((interaction(scores) > 0).double())
+    fed = (
+        f" ({subject.weights}), the picture {subject.fed or 'as the model takes it'}"
+        if isinstance(subject, TwoTowers)
+        else ""
+    )
     return [
         f"| query | logit | confidence | wins on the scenes it is true of, of {n} (95 %) |",
         "|---|---|---|---|",
         *rows,
         "",
-        f"{n} {what}. The true caption wins on both pictures of {share(groups.text)} (by luck 0.25); captions go with "
-        f"their pictures, whatever the model prefers anyway, in {share(interaction(scores) > 0)} (by luck 0.50).",
-        f"{subject.spec} ({subject.weights}), seed {seed}; the picture is {subject.fed or 'fed as the model is'}."
-        if isinstance(subject, TwoTowers)
-        else f"{subject.spec}, seed {seed}.",
+        f"{n} {what}. The true caption wins on both pictures of {both} (by luck 0.25); captions go with their "
+        f"pictures, whatever the model prefers anyway, in {bound} (by luck 0.50).",
+        f"{subject.spec}{fed}; seed {seed}.",
     ]
 
 

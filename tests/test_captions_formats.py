@@ -35,7 +35,7 @@ def refusal(root: Path | str) -> str:
 def test_winoground_is_groups_of_two_pictures_and_two_captions(tmp_path: Path) -> None:
     read = found(folders.winoground(tmp_path, 3))
 
-    assert read.benchmark == "winoground"
+    assert read.benchmark == "Winoground"
     assert [item.id for item in read.items] == ["winoground-0", "winoground-1", "winoground-2"]
     item = read.items[1]
     assert item.captions == (("a dog bites man 1",), ("man 1 bites a dog",))

@@ -14,9 +14,9 @@ from audits.policy import Policy
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.cost import Cost, metered
-from camcore.engine import Measure, Progress, Show, Terms, evaluate, shuffled
+from camcore.engine import Measure, Show, Terms, evaluate, shuffled
 from camcore.errors import Undefined, Unreliable, one_line
-from camcore.images import Dataset, Images, load
+from camcore.images import Dataset, Images, Progress, load
 from camcore.subject import Ability
 from camcore.verdict import Claim, Outcome, Verdict
 from fixtures.artefacts import Artefact

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcore import statistics
-from camcore.engine import Progress
-from camcore.images import Dataset, Images, load, only
+from camcore.images import Dataset, Images, Progress, batches, only
 from camcore.perturbations import laid_over, mean_colour
 from camcore.subject import Classifier
 from fixtures.artefacts import SHARE, Suspect, carrying
@@ -62,12 +61,10 @@ def scan(
         ValueError: So few images that no class was tried on `LEAST` images of other classes.
     """
     parts, labels = [], []
-    for start in range(0, len(ids), chunk):
-        batch = load(dataset, ids[start : start + chunk], subject.geometry, seed=seed, device=subject.device)
+    device = subject.device
+    for batch in batches(dataset, ids, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
         parts.append(_pulls(subject, batch.images, suspects).cpu())
         labels.append(batch.labels.cpu())
-        if progress is not None:
-            progress(min(start + chunk, len(ids)), len(ids))
     pulls, label = torch.cat(parts), torch.cat(labels)
     others = label[:, None] != torch.arange(pulls.shape[2])  # images x classes
     if int(others.sum(0).max()) < LEAST:

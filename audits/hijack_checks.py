@@ -7,10 +7,9 @@ import torch
 
 from audits.hijack_signatures import Signatures, cut_signatures
 from camcore.adversary import Budget, apgd
-from camcore.engine import Progress
 from camcore.errors import Unreliable
 from camcore.fragility import LEVELS, on_grid
-from camcore.images import Batch, Dataset, load, only
+from camcore.images import Batch, Dataset, Progress, batches, only
 from camcore.square_attack import square
 from camcore.subject import Classifier
 
@@ -52,19 +51,16 @@ def checked(
             does better; or two passes of one image differ.
     """
     right: list[str] = []
-    for start in range(0, len(order), chunk):
-        part = load(dataset, order[start : start + chunk], subject.geometry, seed=seed, device=subject.device)
+    device = subject.device
+    for part in batches(dataset, order, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
         with torch.no_grad():
             hits = subject.logits(on_grid(part.images)).argmax(1) == part.labels
         right += [image_id for image_id, hit in zip(part.ids, hits.tolist(), strict=True) if hit]
-        if progress is not None:
-            progress(min(start + chunk, len(order)), len(order))
     first = right[:CHECKED]
     if not first:
         raise Unreliable(f"{subject.name} has none of {len(order)} images right, so that none can be hijacked")
     counts = [0, 0, 0]
-    for start in range(0, len(first), chunk):
-        batch = load(dataset, first[start : start + chunk], subject.geometry, seed=seed, device=subject.device)
+    for batch in batches(dataset, first, subject.geometry, seed=seed, device=device, size=chunk):
         counts = [a + b for a, b in zip(counts, _counts(subject, batch, steps, queries), strict=True)]
     huge, by_gradient, by_squares = counts
     if huge < NEARLY * len(first):

@@ -10,7 +10,7 @@ from torch.nn import functional
 from camcore.adversary import Attacked, Masks, log_odds, margin
 from camcore.cam import METHODS
 from camcore.fragility import LEVELS, on_grid
-from camcore.images import Batch, Dataset, Images, load
+from camcore.images import Batch, Dataset, Images, batches
 from camcore.maps import upsample
 from camcore.record import record
 from camcore.subject import Classifier
@@ -37,8 +37,7 @@ def cut_signatures(subject: Classifier, dataset: Dataset, right: Sequence[str], 
         first.setdefault(dataset.label(image_id), image_id)
     chosen = list(first.values())[:SOURCES]
     found: dict[int, Tensor] = {}
-    for start in range(0, len(chosen), chunk):
-        batch = load(dataset, chosen[start : start + chunk], subject.geometry, seed=seed, device=subject.device)
+    for batch in batches(dataset, chosen, subject.geometry, seed=seed, device=subject.device, size=chunk):
         rec = record(subject, on_grid(batch.images), batch.labels, chunk=batch.chunk)
         saliency = upsample(METHODS["gradcam"](rec), rec.images.shape[2:], rec.placement)
         side = side_of(rec.images)

@@ -12,9 +12,8 @@ from camcore import statistics
 from camcore.cam import CamMethod
 from camcore.clusters import spectral
 from camcore.degeneracy import degeneracy
-from camcore.engine import Progress
 from camcore.errors import Undefined
-from camcore.images import Dataset, load, only
+from camcore.images import Dataset, Progress, batches, only
 from camcore.maps import rectify, upsample
 from camcore.record import Recording, record
 from camcore.seeds import generator
@@ -75,14 +74,12 @@ def search(
     """
     found: dict[str, list[Tensor]] = {name: [] for name in cams}
     labels: list[int] = []
-    for start in range(0, len(ids), chunk):
-        batch = load(dataset, ids[start : start + chunk], subject.geometry, seed=seed, device=subject.device)
+    device = subject.device
+    for batch in batches(dataset, ids, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
         rec = record(subject, batch.images, batch.labels, chunk=batch.chunk)
         for name, cam in cams.items():
             found[name].append(shares(rec, rectify(cam(rec))).cpu())
         labels += batch.labels.tolist()
-        if progress is not None:
-            progress(min(start + chunk, len(ids)), len(ids))
     places = {name: gathered(torch.cat(parts), torch.tensor(labels), seed=seed) for name, parts in found.items()}
     if not all(places.values()):
         raise Undefined(

@@ -13,7 +13,7 @@ from camcore import statistics
 from camcore.cost import metered
 from camcore.degeneracy import Degeneracy
 from camcore.errors import one_line
-from camcore.images import Batch, Dataset, load
+from camcore.images import Batch, Dataset, Progress, load
 from camcore.record import ZeroGradient
 from camcore.seeds import generator
 from camcore.subject import Classifier
@@ -25,7 +25,6 @@ Measure = Callable[[Classifier, Batch], Mapping[str, Tensor]]
 Show = Callable[[Classifier, Batch, Mapping[str, "Row"]], Iterable[Evidence]]
 Row = Mapping[str, float]  # the columns of one image, and what it cost
 Journal = MutableMapping[str, Row]  # image id -> row; one journal per measurement, shared by all claims that read it
-Progress = Callable[[int, int], None]  # images done, images planned
 
 # How often the verdict may stop the measuring. Fixed, so that the batch size cannot move a verdict; sparser later,
 # since a look saves at most the images up to the next.

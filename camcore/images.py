@@ -1,7 +1,7 @@
 """What an audit looks at: a data set that reads single images, and the batches that measures are given."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -16,6 +16,7 @@ Images = Float[Tensor, "b 3 h w"]  # in [0, 1], before normalisation
 Image = Float[Tensor, "3 h w"]
 Mask = Float[Tensor, "h w"]  # 1 on the object, 0 elsewhere; NaN everywhere where nobody has marked it
 Boxes = Float[Tensor, "n 4"]  # x0, y0, x1, y1 in pixels: the edges, so that the whole picture is 0, 0, width, height
+Progress = Callable[[int, int], None]  # images done, images planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,3 +167,20 @@ def load(
         chunk=chunk,
         look_up=None if mask is None else partial(masks, mask),
     )
+
+
+def batches(
+    dataset: Dataset,
+    ids: Sequence[str],
+    geometry: Geometry,
+    *,
+    seed: int,
+    device: torch.device,
+    size: int,
+    progress: Progress | None = None,
+) -> Iterator[Batch]:
+    """As `load`, the named images `size` at a time; progress is told when each batch has been dealt with."""
+    for start in range(0, len(ids), size):
+        yield load(dataset, ids[start : start + size], geometry, seed=seed, device=device)
+        if progress is not None:
+            progress(min(start + size, len(ids)), len(ids))

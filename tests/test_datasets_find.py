@@ -15,12 +15,12 @@ from PIL import Image
 from torch import nn
 from torchvision.datasets import CIFAR10, Imagenette
 
-from camcore.errors import BadInput
 from camcore.images import Geometry
 from camcore.subject import Classifier
 from fixtures.datasets.cifar10 import CLASSES as CIFAR_CLASSES
 from fixtures.datasets.find import default_data, find_dataset
 from fixtures.datasets.scenes import CLASSES as SCENE_CLASSES
+from tests.refusals import refusal
 
 CIFAR = Path(__file__).parents[2] / "shared" / "data" / "cifar10_lossless.npz"
 IMAGENET = tuple(f"class {index}" for index in range(1000))
@@ -31,14 +31,8 @@ def model(classes, **geometry):
     return Classifier(name="tiny", spec="tiny", module=nn.Identity(), geometry=geometry, classes=tuple(classes))
 
 
-def refusal(spec, classes):
-    """The message of the BadInput that a spec raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        find_dataset(spec, subject=model(classes))
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
+def refused(spec, classes):
+    return refusal(find_dataset, spec, subject=model(classes))
 
 
 @pytest.fixture
@@ -95,19 +89,19 @@ def test_imagenette_is_downloaded_once_and_labelled_as_imagenet(cache, archive, 
 
 def test_imagenette_with_the_wrong_hash_is_refused_and_not_kept(cache, archive, monkeypatch):
     monkeypatch.setitem(Imagenette._ARCHIVES, "320px", (archive[0], "0" * 32))
-    assert "corrupted" in refusal("imagenette", IMAGENET)
+    assert "corrupted" in refused("imagenette", IMAGENET)
     assert list(cache.iterdir()) == []
 
 
 @pytest.mark.parametrize(("spec", "classes"), [("imagenette", IMAGENET), ("cifar10", CIFAR_CLASSES)])
 def test_without_a_network_the_way_out_is_named(cache, no_network, spec, classes):
-    message = refusal(spec, classes)
+    message = refused(spec, classes)
     assert f"cannot download {spec}" in message
     assert "--data" in message
 
 
 def test_imagenette_is_refused_for_a_model_of_other_classes(cache):
-    message = refusal("imagenette", ("cat", "dog"))
+    message = refused("imagenette", ("cat", "dog"))
     assert "imagenette" in message
     assert "2 others" in message
 
@@ -149,7 +143,7 @@ def test_a_damaged_jpeg_in_an_npz_is_refused(tmp_path):
     coded, starts = np.arange(50, dtype=np.uint8), np.array([0, 50], np.uint32)
     np.savez(tmp_path / "cifar.npz", jpeg_test=coded, off_test=starts, y_test=np.array([1]))
 
-    assert "damaged" in refusal(f"cifar10:{tmp_path / 'cifar.npz'}", CIFAR_CLASSES)
+    assert "damaged" in refused(f"cifar10:{tmp_path / 'cifar.npz'}", CIFAR_CLASSES)
 
 
 def test_a_single_cifar_image_is_read(tmp_path):
@@ -172,7 +166,7 @@ def test_cifars_hash_sees_images_and_labels(tmp_path):
 
 @pytest.mark.parametrize("classes", [IMAGENET, ("cat", "dog"), (*CIFAR_CLASSES[:9], "lorry")])
 def test_cifar_is_refused_for_a_model_of_other_classes(tmp_path, classes):
-    message = refusal(arrays(tmp_path), classes)
+    message = refused(arrays(tmp_path), classes)
     assert "airplane" in message
     assert str(len(classes)) in message
 
@@ -189,19 +183,19 @@ def test_cifar_is_refused_for_a_model_of_other_classes(tmp_path, classes):
     ],
 )
 def test_an_npz_with_other_arrays_is_refused(tmp_path, changed, words):
-    assert words in refusal(arrays(tmp_path, **changed), CIFAR_CLASSES)
+    assert words in refused(arrays(tmp_path, **changed), CIFAR_CLASSES)
 
 
 def test_an_npz_that_is_missing_damaged_or_lacks_an_array_is_refused(tmp_path):
     file = tmp_path / "cifar.npz"
-    assert "there is no file" in refusal(f"cifar10:{file}", CIFAR_CLASSES)
+    assert "there is no file" in refused(f"cifar10:{file}", CIFAR_CLASSES)
     for content in (b"", b"not a zip", pickle.dumps([1])):
         file.write_bytes(content)
-        assert "damaged" in refusal(f"cifar10:{file}", CIFAR_CLASSES)
+        assert "damaged" in refused(f"cifar10:{file}", CIFAR_CLASSES)
     np.savez(file, x_train=np.zeros(3))
-    assert "expected x_test and y_test" in refusal(f"cifar10:{file}", CIFAR_CLASSES)
+    assert "expected x_test and y_test" in refused(f"cifar10:{file}", CIFAR_CLASSES)
     np.savez(file, x_test=np.array([{}], dtype=object), y_test=np.zeros(1))
-    assert "damaged" in refusal(f"cifar10:{file}", CIFAR_CLASSES)
+    assert "damaged" in refused(f"cifar10:{file}", CIFAR_CLASSES)
 
 
 def test_cifar_is_read_from_torchvisions_folder_with_its_hashes_checked(tmp_path, monkeypatch):
@@ -219,11 +213,11 @@ def test_cifar_is_read_from_torchvisions_folder_with_its_hashes_checked(tmp_path
     assert data.labels == (7,)
     assert data.read("00000")[:, 0, 0].tolist() == [0, 1, 0]
     (base / "test_batch").write_bytes(b"swapped")
-    assert "no intact cifar-10-batches-py" in refusal(f"cifar10:{tmp_path}", CIFAR_CLASSES)
+    assert "no intact cifar-10-batches-py" in refused(f"cifar10:{tmp_path}", CIFAR_CLASSES)
 
 
 def test_a_folder_without_cifar_is_refused(tmp_path):
-    assert str(tmp_path) in refusal(f"cifar10:{tmp_path}", CIFAR_CLASSES)
+    assert str(tmp_path) in refused(f"cifar10:{tmp_path}", CIFAR_CLASSES)
 
 
 @pytest.mark.skipif(not CIFAR.exists(), reason="the shared folder with CIFAR-10 is not here")
@@ -254,14 +248,14 @@ def test_scenes_labels_are_in_the_order_of_the_models_names():
 
 
 def test_scenes_are_refused_for_a_model_of_fewer_classes():
-    message = refusal("scenes", ("cat", "dog"))
+    message = refused("scenes", ("cat", "dog"))
     assert "2 classes" in message
     assert "--data FOLDER" in message
 
 
 def test_an_unknown_set_is_refused_with_the_nearest():
-    assert "did you mean 'imagenette'?" in refusal("imagenete", IMAGENET)
-    assert "'no/such/folder'" in refusal("no/such/folder", IMAGENET)
+    assert "did you mean 'imagenette'?" in refused("imagenete", IMAGENET)
+    assert "'no/such/folder'" in refused("no/such/folder", IMAGENET)
 
 
 @pytest.mark.parametrize(

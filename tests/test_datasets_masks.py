@@ -1,15 +1,16 @@
 import csv
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from camcore.errors import BadInput
 from camcore.images import Geometry, load, only
 from fixtures.datasets.find import find_dataset
 from fixtures.datasets.objects import judgeable
 from fixtures.datasets.scenes import scenes
+from tests.refusals import refusal
 from tests.test_datasets_folder import model, picture
 
 CPU = torch.device("cpu")
@@ -44,13 +45,7 @@ def find(root, subject=None):
     return find_dataset(str(root), subject=subject or model())
 
 
-def refusal(root):
-    with pytest.raises(BadInput) as caught:
-        find(root)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 600
-    return message
+refused = partial(refusal, find)
 
 
 def test_a_folder_without_masks_and_boxes_knows_no_object(photos):
@@ -126,7 +121,7 @@ def test_an_upright_mask_fits_a_photograph_that_was_turned(tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees
     turned.save(tmp_path / "cat" / "a.jpg", exif=exif)
     mask_png(tmp_path / "masks" / "cat" / "a.png", corner())
-    message = refusal(tmp_path)
+    message = refused(tmp_path)
     assert "12 wide and 10 high" in message
     assert "10 wide and 12 high" in message
     mask_png(tmp_path / "masks" / "cat" / "a.png", corner(12, 10))
@@ -147,7 +142,7 @@ def test_an_upright_mask_fits_a_photograph_that_was_turned(tmp_path):
 )
 def test_a_box_that_is_none_is_refused_with_file_and_numbers(photos, box, told):
     boxes_csv(photos, [("cat/a.png", *box)])
-    message = refusal(photos)
+    message = refused(photos)
     assert "'cat/a.png'" in message
     assert told in message
 
@@ -155,25 +150,25 @@ def test_a_box_that_is_none_is_refused_with_file_and_numbers(photos, box, told):
 @pytest.mark.parametrize("file", ["/etc/passwd", "../a.png", ""])
 def test_a_box_of_a_file_outside_is_refused(photos, file):
     boxes_csv(photos, [(file, 0, 0, 6, 4)])
-    assert repr(file) in refusal(photos)
+    assert repr(file) in refused(photos)
 
 
 def test_a_table_of_boxes_without_its_columns_is_refused(photos):
     boxes_csv(photos, [("cat/a.png", 0, 0, 6, 4)], header=("file", "left", "top", "right", "bottom"))
-    assert "file, x0, y0, x1, y1" in refusal(photos)
+    assert "file, x0, y0, x1, y1" in refused(photos)
 
 
 def test_a_damaged_mask_is_refused_by_name(photos):
     mask_png(photos / "masks" / "cat" / "a.png", corner())
     (photos / "masks" / "cat" / "b.png").write_bytes(b"not a picture")
-    message = refusal(photos)
+    message = refused(photos)
     assert "b.png" in message
     assert "cannot be decoded" in message
 
 
 def test_masks_and_boxes_of_no_image_are_named_and_refused_if_there_is_no_other(photos):
     mask_png(photos / "masks" / "cat" / "z.png", corner())
-    message = refusal(photos)
+    message = refused(photos)
     assert "1 masks" in message
     assert "'masks/cat/a.png'" in message
     mask_png(photos / "masks" / "cat" / "a.png", corner())
@@ -184,7 +179,7 @@ def test_masks_and_boxes_of_no_image_are_named_and_refused_if_there_is_no_other(
 
 def test_boxes_of_no_image_at_all_are_refused(photos):
     boxes_csv(photos, [("y.png", 0, 0, 6, 4)])
-    message = refusal(photos)
+    message = refused(photos)
     assert "no line of" in message
     assert "'cat/a.png'" in message
 

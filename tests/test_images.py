@@ -3,7 +3,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
-from camcore.images import Batch, Dataset, Geometry, load
+from camcore.images import Batch, Dataset, Geometry, batches, load
 from camcore.seeds import derive, generator
 from camcore.subject import Normalise, check_images, first_tensor
 from tests.tiny import numbered_dataset
@@ -157,3 +157,15 @@ def test_logits_are_found_in_whatever_a_module_returns():
 def test_a_module_that_returns_no_tensor_is_refused(output, kind):
     with pytest.raises(TypeError, match=rf"the model returned {kind}, expected a tensor of logits"):
         first_tensor(output)
+
+
+def test_batches_hold_every_named_image_once_in_order_and_tell_how_far_they_are():
+    dataset, told = numbered_dataset(7), []
+    ids = [dataset.ids[index] for index in (5, 0, 3, 1, 6)]
+
+    found = batches(
+        dataset, ids, Geometry(crop=(2, 2)), seed=0, device=CPU, size=2, progress=lambda *counts: told.append(counts)
+    )
+
+    assert [batch.ids for batch in found] == [tuple(ids[:2]), tuple(ids[2:4]), tuple(ids[4:])]
+    assert told == [(2, 5), (4, 5), (5, 5)]

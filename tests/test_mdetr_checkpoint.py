@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from camcore.errors import BadInput
 from camcore.models.mdetr.checkpoint import convert, load, read
 from camcore.models.mdetr.infer import config_of
+from tests.refusals import refusal
 from tests.tiny_mdetr import QUESTIONS, manifests, needs_reference, reference, tiny_config, tiny_model
 
 
@@ -22,16 +22,6 @@ def _leave_nothing(tmp_path):
     yield
     for file in tmp_path.iterdir():  # a ResNet-18 is 45 MB, and pytest keeps the folders of three runs
         file.unlink()
-
-
-def refusal(function, *args, **given):
-    """The message of the BadInput that a call raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        function(*args, **given)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
 
 
 def same(one, other):

@@ -7,9 +7,9 @@ import threading
 import pytest
 import torch
 
-from camcore.errors import BadInput
 from fixtures.downloads import cache_dir, checkpoint
 from fixtures.subjects.spec import find_subject
+from tests.refusals import refusal
 
 CONTENT = b"weights"
 DIGITS = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -33,16 +33,6 @@ def server(tmp_path, monkeypatch):
         yield f"http://127.0.0.1:{serving.server_port}"
         serving.shutdown()
         thread.join()
-
-
-def refusal(function, *args, **options):
-    """The message of the BadInput that a call raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        function(*args, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
 
 
 def test_a_checkpoint_is_downloaded_once(tmp_path, server):

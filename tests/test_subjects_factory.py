@@ -1,11 +1,12 @@
 import re
 import sys
+from functools import partial
 
 import pytest
 import torch
 
-from camcore.errors import BadInput
 from fixtures.subjects.spec import find_subject
+from tests.refusals import refusal
 
 TINY = """
 import torch
@@ -83,14 +84,7 @@ def tiny(tmp_path):
     return file
 
 
-def refusal(spec, **options):
-    """The message of the BadInput that a spec raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        find_subject(spec, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
+refused = partial(refusal, find_subject)
 
 
 def test_a_module_is_fed_the_imagenet_way(tiny):
@@ -201,21 +195,21 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
     ],
 )
 def test_a_factory_that_gives_no_classifier_is_refused(tiny, factory, words):
-    message = refusal(f"py:{tiny}:{factory}")
+    message = refused(f"py:{tiny}:{factory}")
     assert all(word in message for word in words), message
     assert "tiny.py" in message
 
 
 @pytest.mark.parametrize("spec", ["py:", "py:factory", "py::factory", "py:file.py:", "py:file.py:not-a-name"])
 def test_a_spec_of_another_form_is_refused(spec):
-    message = refusal(spec)
+    message = refused(spec)
     assert repr(spec) in message
     assert "py:FILE.py:factory" in message
 
 
 def test_a_missing_file_and_a_missing_module_are_refused():
-    assert "there is no file 'no/such.py'" in refusal("py:no/such.py:make")
-    assert "there is no module 'no_such_package.models'" in refusal("py:no_such_package.models:make")
+    assert "there is no file 'no/such.py'" in refused("py:no/such.py:make")
+    assert "there is no module 'no_such_package.models'" in refused("py:no_such_package.models:make")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +225,7 @@ def test_a_file_that_cannot_be_imported_is_refused(tmp_path, code, words):
     file = tmp_path / "broken.py"
     file.write_text(code)
     before = set(sys.modules), list(sys.path)
-    message = refusal(f"py:{file}:make")
+    message = refused(f"py:{file}:make")
     assert words in message
     assert str(file) in message
     assert (set(sys.modules), list(sys.path)) == before
@@ -239,7 +233,7 @@ def test_a_file_that_cannot_be_imported_is_refused(tmp_path, code, words):
 
 def test_weights_of_another_shape_are_refused(tiny, tmp_path):
     torch.save(find_subject(f"py:{tiny}:named").module.state_dict(), tmp_path / "two.pth")
-    assert "2 of another shape ('3.weight', '3.bias')" in refusal(f"py:{tiny}:net", weights=str(tmp_path / "two.pth"))
+    assert "2 of another shape ('3.weight', '3.bias')" in refused(f"py:{tiny}:net", weights=str(tmp_path / "two.pth"))
 
 
 def test_other_code_is_another_model_whatever_its_weights(tiny):

@@ -2,6 +2,7 @@ import json
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from camcore.cost import metered
 from camcore.errors import BadInput
 from camcore.seeds import generator
 from fixtures.subjects.spec import find_image_text, find_subject
+from tests.refusals import refusal
 
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install camcore[clip]")
 
@@ -55,14 +57,7 @@ def some_images(count=2):
     return torch.rand(count, 3, SIDE, SIDE, generator=generator(0, "tiny clip"))
 
 
-def refusal(spec, **options):
-    """The message of the BadInput that a spec raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        find_image_text(spec, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 600
-    return message
+refused = partial(refusal, find_image_text)
 
 
 def edit(file: Path, **given):
@@ -144,7 +139,7 @@ def test_a_photograph_is_fed_as_the_processor_feeds_it(saved, kind):
 
 def test_the_default_end_of_text_of_another_vocabulary_is_refused(tmp_path):
     folder = save_tiny_clip(tmp_path / "trap", eos_token_id=49407)
-    assert "the same embedding" in (message := refusal(f"hf:{folder}"))
+    assert "the same embedding" in (message := refused(f"hf:{folder}"))
     assert "eos_token_id" in message
 
 
@@ -170,7 +165,7 @@ def test_a_plain_state_dict_is_read_where_there_are_no_safetensors_and_a_pickle_
     torch.save(before.module.state_dict(), folder / "pytorch_model.bin")
     assert find_image_text(f"hf:{folder}").sha256 == before.sha256
     torch.save({**before.module.state_dict(), "logit_scale": subprocess.Popen}, folder / "pytorch_model.bin")
-    message = refusal(f"hf:{folder}")
+    message = refused(f"hf:{folder}")
     assert "cannot read the weights" in message
     assert "UnpicklingError" in message or "weights_only" in message
 
@@ -181,7 +176,7 @@ def test_weights_that_a_library_would_draw_at_random_are_refused(folder):
     state = load_file(folder / "model.safetensors")
     del state["visual_projection.weight"]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    message = refusal(f"hf:{folder}")
+    message = refused(f"hf:{folder}")
     assert "1 missing keys: visual_projection.weight" in message
     assert "another architecture" in message
 
@@ -196,14 +191,14 @@ def test_weights_that_a_library_would_draw_at_random_are_refused(folder):
 )
 def test_a_folder_that_lacks_a_file_is_refused_without_asking_a_hub(folder, no_network, file, words):
     (folder / file).unlink()
-    assert words in refusal(f"hf:{folder}")
+    assert words in refused(f"hf:{folder}")
 
 
 def test_damaged_files_are_refused(folder):
     (folder / "model.safetensors").write_bytes(b"not weights")
-    assert "cannot read the weights" in refusal(f"hf:{folder}")
+    assert "cannot read the weights" in refused(f"hf:{folder}")
     (folder / "config.json").write_text("{", encoding="utf-8")
-    assert "cannot read the model's config.json" in refusal(f"hf:{folder}")
+    assert "cannot read the model's config.json" in refused(f"hf:{folder}")
 
 
 @pytest.mark.parametrize(
@@ -217,18 +212,18 @@ def test_damaged_files_are_refused(folder):
 )
 def test_a_model_that_cannot_be_asked_is_refused(folder, file, given, words):
     edit(folder / file, **given)
-    assert words in refusal(f"hf:{folder}")
+    assert words in refused(f"hf:{folder}")
 
 
 def test_code_that_a_repository_brings_along_is_not_run(folder):
     (folder / "evil.py").write_text("raise SystemExit('run')", encoding="utf-8")
     edit(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.EvilConfig"})
-    assert "cannot read the model's config.json" in refusal(f"hf:{folder}")
+    assert "cannot read the model's config.json" in refused(f"hf:{folder}")
 
 
 def test_without_a_network_a_name_on_the_hub_ends_in_one_line(no_network, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    message = refusal("hf:nobody/no-such-clip@abc123")
+    message = refused("hf:nobody/no-such-clip@abc123")
     assert "nobody/no-such-clip" in message
     assert "hf download nobody/no-such-clip --local-dir DIR" in message
     assert "give hf:DIR" in message
@@ -250,15 +245,15 @@ def test_a_name_on_the_hub_is_fetched_at_its_revision_without_pickles(folder, mo
 
 @pytest.mark.parametrize("spec", ["hf:", "hf:no such folder", "hf:./no/such/folder", "hf:../up"])
 def test_what_is_neither_a_folder_nor_a_name_is_refused(spec, no_network):
-    message = refusal(spec)
+    message = refused(spec)
     assert "there is no folder" in message
     assert "hf:OWNER/NAME@REV" in message
 
 
 def test_an_unknown_kind_of_model_is_refused():
-    assert "no kind 'clip'" in (message := refusal("clip:DIR"))
+    assert "no kind 'clip'" in (message := refused("clip:DIR"))
     assert "did you mean 'open_clip'?" in message
-    assert "'torchvision'" in (message := refusal("resnet50"))
+    assert "'torchvision'" in (message := refused("resnet50"))
     assert "known: control, hf, open_clip" in message
 
 
@@ -269,7 +264,7 @@ def test_questions_about_classes_are_told_how_to_ask(saved):
 
 def test_without_the_package_one_line_says_what_to_install(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert refusal(f"hf:{saved['clip']}").endswith("pip install transformers")
+    assert refused(f"hf:{saved['clip']}").endswith("pip install transformers")
 
 
 def test_the_loaders_are_imported_without_what_they_load_with():

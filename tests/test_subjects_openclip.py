@@ -3,6 +3,7 @@ import logging
 import socket
 import sys
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from torch import nn
 
 from camcore import as_classifier, cam, record
 from camcore.cost import metered
-from camcore.errors import BadInput
 from camcore.seeds import generator
 from fixtures.subjects.spec import find_image_text
+from tests.refusals import refusal
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its dependencies' own
@@ -75,14 +76,7 @@ def some_images(count=2):
     return torch.rand(count, 3, SIDE, SIDE, generator=generator(0, "tiny open_clip"))
 
 
-def refusal(spec, **options):
-    """The message of the BadInput that a spec raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        find_image_text(spec, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 600
-    return message
+refused = partial(refusal, find_image_text)
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit", "siglip"])
@@ -162,11 +156,11 @@ def test_a_file_of_weights_loads_under_the_name_that_says_its_activation(saved, 
 
 def test_a_file_under_a_name_that_does_not_say_its_activation_is_refused(saved, named):
     file = saved["resnet"] / "open_clip_model.safetensors"
-    for message in (refusal(f"open_clip:tiny@{file}"), refusal("open_clip:tiny", weights=str(file))):
+    for message in (refused(f"open_clip:tiny@{file}"), refused("open_clip:tiny", weights=str(file))):
         assert "GELU or QuickGELU" in message
         assert "open_clip:tiny-quickgelu" in message
         assert "open_clip:tiny-gelu" in message
-    assert f"open_clip:RN50-quickgelu@{file}" in refusal(f"open_clip:RN50@{file}")
+    assert f"open_clip:RN50-quickgelu@{file}" in refused(f"open_clip:RN50@{file}")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +173,7 @@ def test_a_file_under_a_name_that_does_not_say_its_activation_is_refused(saved, 
     ],
 )
 def test_a_tag_whose_weights_need_another_activation_is_refused(spec, instead):
-    message = refusal(f"open_clip:{spec}")
+    message = refused(f"open_clip:{spec}")
     need, has = ("GELU", "QuickGELU") if spec.startswith("roberta") else ("QuickGELU", "GELU")
     assert f"need {need}, the model of that name has {has}" in message
     assert message.endswith(instead)
@@ -208,7 +202,7 @@ def program(state, file):
 def test_a_torchscript_program_is_run_only_if_the_spec_says_so(saved, named, tmp_path):
     expected, file = find_image_text(f"open_clip:{saved['resnet']}"), tmp_path / "RN50.pt"
     program(expected.module.state_dict(), file)
-    message = refusal(f"open_clip:tiny-quickgelu@{file}")
+    message = refused(f"open_clip:tiny-quickgelu@{file}")
     assert "it is a TorchScript program" in message
     assert f"write open_clip:tiny-quickgelu@torchscript:{file}" in message
     subject = find_image_text(f"open_clip:tiny-quickgelu@torchscript:{file}")
@@ -220,12 +214,12 @@ def test_a_torchscript_program_is_run_only_if_the_spec_says_so(saved, named, tmp
 
 def test_a_state_dict_is_no_torchscript_program(saved, named):
     file = saved["resnet"] / "open_clip_model.safetensors"
-    assert "is no TorchScript program" in refusal(f"open_clip:tiny-quickgelu@torchscript:{file}")
+    assert "is no TorchScript program" in refused(f"open_clip:tiny-quickgelu@torchscript:{file}")
 
 
 def test_weights_of_another_architecture_are_refused(saved, named):
     file = saved["vit"] / "open_clip_model.safetensors"
-    assert "another architecture" in refusal(f"open_clip:tiny-quickgelu@{file}")
+    assert "another architecture" in refused(f"open_clip:tiny-quickgelu@{file}")
 
 
 def test_a_folder_may_bring_a_tokeniser_of_transformers(tmp_path):
@@ -249,13 +243,13 @@ def test_random_weights_need_no_activation_and_are_the_same_in_every_run(named):
 
 
 def test_without_a_network_published_weights_end_in_one_line(no_network):
-    message = refusal("open_clip:RN50-quickgelu@openai")
+    message = refused("open_clip:RN50-quickgelu@openai")
     assert "cannot download RN50-quickgelu@openai of open_clip" in message
     assert "give open_clip:RN50-quickgelu@FILE or open_clip:DIR" in message
 
 
 def test_without_a_network_a_tokeniser_of_the_hub_ends_in_one_line(no_network):
-    message = refusal("open_clip:ViT-B-16-SigLIP", weights="random:0")
+    message = refused("open_clip:ViT-B-16-SigLIP", weights="random:0")
     assert "cannot download the tokeniser of 'ViT-B-16-SigLIP'" in message
     assert message.endswith("use a model with open_clip's own, such as RN50-quickgelu")
 
@@ -291,19 +285,19 @@ def test_published_weights_are_fetched_as_safetensors_and_fed_as_their_entry_say
     ],
 )
 def test_an_unknown_model_is_refused(spec, words, no_network):
-    assert words in refusal(f"open_clip:{spec}")
+    assert words in refused(f"open_clip:{spec}")
 
 
 def test_a_folder_without_config_or_weights_is_refused(folder, tmp_path):
     (folder / "open_clip_model.safetensors").unlink()
-    assert "there are no weights in" in refusal(f"open_clip:{folder}")
+    assert "there are no weights in" in refused(f"open_clip:{folder}")
     (folder / "open_clip_config.json").write_text("{}", encoding="utf-8")
-    assert "cannot read open_clip_config.json" in refusal(f"open_clip:{folder}")
+    assert "cannot read open_clip_config.json" in refused(f"open_clip:{folder}")
 
 
 def test_without_the_package_one_line_says_what_to_install(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    assert refusal(f"open_clip:{saved['vit']}").endswith("pip install open_clip_torch")
+    assert refused(f"open_clip:{saved['vit']}").endswith("pip install open_clip_torch")
 
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters="&"), max_size=60)

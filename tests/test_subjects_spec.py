@@ -1,20 +1,14 @@
+from functools import partial
+
 import pytest
 import torch
 
-from camcore.errors import BadInput
 from camcore.subject import Classifier
 from fixtures.subjects.registry import FAMILIES, IMAGE_TEXT
 from fixtures.subjects.spec import MADE_FOR, find_subject, first_ability
+from tests.refusals import refusal
 
-
-def refusal(spec, **options):
-    """The message of the BadInput that a spec raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        find_subject(spec, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
+refused = partial(refusal, find_subject)
 
 
 def test_a_subject_is_ready_to_be_asked():
@@ -63,30 +57,30 @@ def test_the_users_layer_is_the_target_layer():
     ],
 )
 def test_an_unknown_spec_is_refused_in_one_line(spec, words):
-    message = refusal(spec, weights="random:0")
+    message = refused(spec, weights="random:0")
     assert all(word in message for word in words), message
 
 
 def test_an_unknown_device_is_refused():
-    assert "'cuda:99'" in refusal("squeezenet1_1", weights="random:0", device="cuda:99")
-    assert "'gpu'" in refusal("squeezenet1_1", weights="random:0", device="gpu")
+    assert "'cuda:99'" in refused("squeezenet1_1", weights="random:0", device="cuda:99")
+    assert "'gpu'" in refused("squeezenet1_1", weights="random:0", device="gpu")
 
 
 def test_an_unknown_layer_is_refused():
-    assert "'layer9'" in refusal("squeezenet1_1", weights="random:0", layer="layer9")
+    assert "'layer9'" in refused("squeezenet1_1", weights="random:0", layer="layer9")
 
 
 def test_weights_that_are_not_finite_are_refused_with_their_file(tmp_path):
     state = find_subject("squeezenet1_1", weights="random:0").module.state_dict()
     state["features.0.bias"][:3] = float("nan")
     torch.save(state, tmp_path / "broken.pth")
-    message = refusal("squeezenet1_1", weights=str(tmp_path / "broken.pth"))
+    message = refused("squeezenet1_1", weights=str(tmp_path / "broken.pth"))
     assert "3 NaN or infinite values in 'features.0.bias'" in message
     assert "broken.pth" in message
 
 
 def test_a_control_takes_no_weights():
-    assert "'random:0'" in refusal("control:clean", weights="random:0")
+    assert "'random:0'" in refused("control:clean", weights="random:0")
 
 
 def test_what_a_model_was_made_for_is_known_before_it_is_loaded():

@@ -1,5 +1,6 @@
 import hashlib
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from camcore.errors import BadInput
 from camcore.images import load as load_batch
 from fixtures.datasets.find import find_dataset
 from fixtures.subjects.spec import find_subject
 from fixtures.subjects.torchvision import load
+from tests.refusals import refusal
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 REAL = DATA / "squeezenet1_1_imagenet.safetensors"
@@ -21,15 +22,7 @@ SMALL = ("densenet121", "efficientnet_b0", "mnasnet0_5", "mobilenet_v3_small", "
 
 needs_real_weights = pytest.mark.skipif(not REAL.exists(), reason="the shared folder with real weights is not here")
 
-
-def refusal(spec, **options):
-    """The message of the BadInput that a spec raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        find_subject(spec, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
+refused = partial(refusal, find_subject)
 
 
 def test_random_weights_depend_on_the_seed_alone():
@@ -159,7 +152,7 @@ def test_a_fine_tuned_head_brings_its_number_of_classes(tmp_path, name):
 
 def test_the_weights_of_another_architecture_are_refused(tmp_path):
     torch.save(load("squeezenet1_0", "random:0").module.state_dict(), tmp_path / "other.pth")
-    message = refusal("squeezenet1_1", weights=str(tmp_path / "other.pth"))
+    message = refused("squeezenet1_1", weights=str(tmp_path / "other.pth"))
     assert "another architecture" in message
     assert "other.pth" in message
     assert "of another shape" in message
@@ -198,7 +191,7 @@ def test_a_damaged_file_in_the_cache_is_refused_by_name(published):
     content = bytearray(published.read_bytes())
     content[-1000] ^= 1
     published.write_bytes(content)
-    message = refusal("squeezenet1_1@IMAGENET1K_V1")
+    message = refused("squeezenet1_1@IMAGENET1K_V1")
     assert str(published) in message
     assert "damaged" in message
     assert "delete it" in message

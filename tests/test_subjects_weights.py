@@ -8,23 +8,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from camcore.errors import BadInput
 from fixtures.subjects.weights import check_finite, load_into, random_seed, read_weights, seeded, weights_sha256
+from tests.refusals import refusal
 
 
 def net(seed=0, width=3):
     with seeded(seed):
         return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.LazyLinear(2)).eval()[:2]
-
-
-def refusal(function, *args):
-    """The message of the BadInput that a call raises, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        function(*args)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
 
 
 def same(one, other):

@@ -80,6 +80,7 @@ class Ask:
         premise: Premise | None = None,
         among: Among | None = None,
         apart: str = "",
+        early: bool = True,
     ) -> None:
         """Put the question and conclude.
 
@@ -96,6 +97,8 @@ class Ask:
             among: Which of the images the claim is about, once the premise has been established; all, if not given.
             apart: What the claim is about, where an audit's claims share neither a premise nor measured rows; claims
                 with the same word share both.
+            early: Whether a verdict that is certain stops the measuring; not where what is shown beside it is quoted as
+                the score of a whole set.
         """
         claim = question.claim(cam, self.policy.claims[question.name])
         measurement = self._key(question.audit, version, apart)
@@ -107,7 +110,8 @@ class Ask:
             self.log.claim(key, known)
             self.conclude(concluded(claim, known))
             return
-        verdict = self._verdict(
+        asked = self if early else replace(self, terms=replace(self.terms, early=False))
+        verdict = asked._verdict(
             question, claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
         )
         record = claim_record(

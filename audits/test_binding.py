@@ -194,5 +194,6 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         show=partial(show, column=column),
         version=VERSION,
         premise=premise,
+        early=ask.bindings is not None,  # of a benchmark's folder the scores are those of all that the budget allows
         among=lambda _dataset, given: given["captions"].grouped,
     )

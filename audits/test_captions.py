@@ -17,9 +17,9 @@ captions are told apart without the picture: what a model gains by looking is th
 ## Known limits
 
 One picture and its captions do not take out which caption the model prefers anyway; binding does, where there are
-groups of two pictures and two captions. An even grey is like no photograph, so the preference
-that it shows is one estimate of what the text alone decides. Published scores are of the whole benchmark: this audit
-stops when its verdict is certain, and says of how many items its tables are. VSR's captions are asked as "... (True)"
+groups of two pictures and two captions. An even grey is like no photograph, so the preference that it shows is one
+estimate of what the text alone decides. Published scores are of the whole benchmark: of a folder all items that the
+profile's budget allows are asked, and the tables say of how many they are. VSR's captions are asked as "... (True)"
 against "... (False)", as others did for CLIP; a model that never read such words says little by it.
 
 ## Caught by
@@ -171,5 +171,6 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         show=partial(show, column=column),
         version=VERSION,
         premise=premise,
+        early=ask.bindings is not None,  # of a benchmark's folder the scores are those of all that the budget allows
         among=lambda _dataset, given: given["captions"].dataset,
     )

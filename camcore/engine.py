@@ -45,6 +45,7 @@ class Terms:
     batch_size: int
     min_images: int = 16  # fewer decide nothing
     max_degenerate: float = 0.05  # share of images that may give nothing to judge
+    early: bool = True  # whether a verdict that is certain may stop the measuring before the budget is spent
 
 
 def evaluate(
@@ -78,7 +79,7 @@ def evaluate(
     """
     started = time.monotonic()
     ids = shuffled(dataset, terms.seed)[: terms.budget]
-    looks = [look for look in LOOKS if terms.min_images <= look < len(ids)] + [len(ids)]
+    looks = [look for look in LOOKS if terms.early and terms.min_images <= look < len(ids)] + [len(ids)]
     verdict = _verdict(claim, {}, column, [], terms)
     fits = terms
     try:

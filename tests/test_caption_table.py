@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import caption_table
-from benchmarks.caption_table import Asked, group_scores, logits, main, read, scenes
+from benchmarks.caption_table import Asked, group_scores, logits, main, other_scenes, over_colours, own_scenes, read
 from fixtures.controls import binding_scorers as scorers
+from fixtures.datasets.binding_scenes import binding_scenes
 from fixtures.datasets.folder import decode
 from fixtures.subjects.spec import find_image_text
 from fixtures.vision_language.tiny_clip import save_tiny_clip
@@ -51,21 +52,37 @@ def test_what_captions_say_of_scenes_is_read_from_their_words(first: str, second
 @pytest.mark.parametrize(
     "captions", [ORACLE, ORACLE[::-1], ("a red ball behind a blue ball", "a blue ball behind a red ball")]
 )
-def test_each_caption_is_true_of_its_own_picture(captions: tuple[str, str]) -> None:
-    drawn, _ = scenes(captions, 3, seed=1, size=96)
-    scores = group_scores(scorers.scorer("x", scorers.oracle), drawn)
+def test_each_caption_is_true_of_its_own_picture_in_its_own_colours_and_in_others(captions: tuple[str, str]) -> None:
+    asked = read(*captions)
+    assert asked is not None
+    for made in (own_scenes, other_scenes):
+        drawn = made(asked, captions, 3, seed=1, size=96)
+        scores = group_scores(scorers.scorer("x", scorers.oracle), drawn)
+        assert (scores[:, 0, 0] > 0).all()
+        assert (scores[:, 1, 1] > 0).all()
+    own = own_scenes(asked, captions, 2, seed=1, size=96)
+    assert [wordings[0] for wordings in own.groups[0].captions] == list(captions)
+    assert len({group.colours for group in drawn.groups}) > 1
 
-    assert (scores[:, 0, 0] > 0).all()
-    assert (scores[:, 1, 1] > 0).all()
-    assert [wordings[0] for wordings in drawn.groups[0].captions] == list(captions)
+
+def test_colours_are_exchanged_in_the_captions_own_words() -> None:
+    captions = ("The red mug, on the left.", "The green mug, on the left.")
+    asked = read(*captions)
+    assert asked is not None
+    for group in other_scenes(asked, captions, 8, seed=0, size=48).groups:
+        first, second = group.colours
+        assert group.captions == ((f"The {first} mug, on the left.",), (f"The {second} mug, on the left.",))
 
 
-def test_of_captions_that_no_scene_is_known_of_the_scenes_have_their_own() -> None:
-    drawn, what = scenes(["a cat", "a dog"], 2, seed=0, size=96)
+def test_scenes_of_the_same_two_colours_count_once() -> None:
+    drawn = binding_scenes(40, seed=0, size=48, relations=("left",)).groups
+    pairs = sorted({tuple(sorted(group.colours)) for group in drawn})
+    hits = torch.tensor([tuple(sorted(group.colours)) == pairs[0] for group in drawn])
 
-    assert {group.relation for group in drawn.groups} == {"left"}
-    assert len(drawn.groups[0].captions[0]) == 4
-    assert "captions of their own" in what
+    point, low, high = map(float, re.findall(r"\d\.\d\d", over_colours(hits, drawn)))
+    assert hits.sum() > 1
+    assert point == round(1 / len(pairs), 2)
+    assert low <= point <= high
 
 
 def test_logits_are_the_models_own_and_confidence_their_softmax(clip: str, tmp_path: Path, capsys) -> None:
@@ -110,8 +127,16 @@ def test_a_caption_that_is_preferred_anyway_wins_wherever_it_is_asked(capsys, tm
     rows = printed.splitlines()[2:4]
     assert "| 0.00 [0.00, 0.46] |" in rows[0]
     assert "| 1.00 [0.54, 1.00] |" in rows[1]
-    assert "pictures of 0.00 [0.00, 0.46] (by luck 0.25)" in printed
-    assert "prefers anyway, in 0.00 [0.00, 0.46] (by luck 0.50)" in printed
+    assert re.search(r"prefers anyway, in 0\.00 \[0\.00, 0\.\d\d\] \(by luck 0\.50", printed)
+    assert "in other colours, in the same words" in printed
+
+
+def test_beside_captions_that_no_scene_is_known_of_the_scenes_have_their_own(capsys, clip: str, tmp_path: Path) -> None:
+    assert main([str(picture(tmp_path / "a.png")), "a cat", "a dog", "--model", clip, "--scenes", "2"]) == 0
+    printed = capsys.readouterr().out
+
+    assert all(line.endswith("| - |") for line in printed.splitlines()[2:4])
+    assert "captions of their own" in printed
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_a_folder_of_captions_is_judged_and_the_report_has_its_benchmarks_scores
     assert done.verdicts == {("clip-constant", claim): "FAIL" for claim in CLAIMS}
     (shown,) = done.results["data"]
     assert (shown["spec"], shown["n"]) == (str(data), 20)
+    counts = {claim["id"]: len(claim["units"]) for claim in done.results["claims"]}
+    assert counts == {claim: 40 if "binding" in claim else 20 for claim in CLAIMS}  # all of them, certain or not
     tables = [one for claim in done.results["claims"] for one in claim["evidence"] if one["type"] == "table"]
     rows = {row[0]: row[1:] for table in tables for row in table["rows"]}
     assert rows["controlled_images: individual accuracy"][:2] == ["0.000", "0.250"]

@@ -164,13 +164,14 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         profile=plan.settings.profile,
         rerun=plan.settings.command,
         node_id=request.node.nodeid,
-        conclude=lambda verdict: conclude(verdict, record_property),
+        conclude=lambda verdict, waived: conclude(verdict, waived, record_property),
         premises=role.premises,
         artefacts=plan.artefacts,
         conflicts=role.conflicts,
         bindings=role.bindings,
         captions=role.captions,
         progress=progress if sys.stderr.isatty() else None,
+        until=plan.until,
     )
 
 

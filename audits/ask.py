@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ from audits.encode import claim_record, described
 from audits.journal import Journal, Log
 from audits.policy import Policy
 from audits.question import Question
+from audits.waivers import Waived, waived
 from camcore.cam import CamMethod
 from camcore.cost import Cost, metered
-from camcore.engine import Measure, Show, Terms, evaluate, shuffled
+from camcore.engine import OUT_OF_TIME, Measure, Show, Terms, evaluate, shuffled
 from camcore.errors import Undefined, Unreliable, one_line
 from camcore.images import Dataset, Images, Progress, load
 from camcore.subject import Ability
@@ -26,6 +28,7 @@ from fixtures.datasets.cue_conflict import Conflicts
 
 Premise = Callable[[Images], Mapping[str, Any]]
 Among = Callable[[Dataset, Mapping[str, Any]], Dataset]
+LATE = f"{OUT_OF_TIME} before anything was measured; the profile grants no more seconds"
 PROBES = 4  # images that a premise is established on
 
 
@@ -52,7 +55,7 @@ class Ask:
     profile: str
     rerun: str  # command line that repeats the audit, less the node id
     node_id: str
-    conclude: Callable[[Verdict], None]  # tells pytest
+    conclude: Callable[[Verdict, Waived | None], None]  # tells pytest
     premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
     bindings: Bindings | None = None  # drawn groups of pictures and captions, if the model scores captions
     captions: Captions | None = None  # the same, or what the user brings
@@ -60,6 +63,7 @@ class Ask:
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model
     progress: Progress | None = None
+    until: float | None = None  # of `time.monotonic()`: nothing is begun later
 
     @property
     def defined(self) -> Mapping[str, CamMethod]:
@@ -106,9 +110,8 @@ class Ask:
         terms = (self.policy.sha256, self.terms.level, self.terms.budget)
         key = "|".join(map(str, (measurement, self.subject.name, claim.id, *terms)))
         known = self.log.claims.get(key)
-        if known is not None and known["verdict"] != Outcome.ERROR:  # what broke may work by now
-            self.log.claim(key, known)
-            self.conclude(concluded(claim, known))
+        if known is not None and not _to_be_tried_again(known):
+            self._conclude(key, concluded(claim, known), known)
             return
         asked = self if early else replace(self, terms=replace(self.terms, early=False))
         verdict = asked._verdict(
@@ -121,8 +124,13 @@ class Ask:
             version=version,
             rerun=f'{self.rerun} "{self.node_id}"',
         )
-        self.log.claim(key, record)
-        self.conclude(verdict)
+        self._conclude(key, verdict, record)
+
+    def _conclude(self, key: str, verdict: Verdict, record: Mapping[str, Any]) -> None:
+        """Journal the record and tell pytest, with what a waiver comes to today."""
+        found = waived(verdict, self.subject.name, self.policy.waivers, today=datetime.now(UTC).date())
+        self.log.claim(key, {**record, "waiver": None if found is None else found.record()})
+        self.conclude(verdict, found)
 
     def _verdict(
         self,
@@ -145,6 +153,8 @@ class Ask:
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
         if cam in self.undefined:
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=self.undefined[cam])
+        if self.until is not None and time.monotonic() > self.until:
+            return Verdict(claim=claim, outcome=Outcome.INCONCLUSIVE, reason=LATE)
         before = Established(given={}, cost=Cost(), seconds=0.0)
         dataset = self.dataset
         if premise is not None:
@@ -169,6 +179,7 @@ class Ask:
             journal=Journal(self.log, measurement),
             show=shown,
             progress=self.progress,
+            until=self.until,
         )
         return replace(
             verdict,
@@ -208,6 +219,11 @@ class Ask:
             self.profile,
         )
         return "|".join(map(str, parts))
+
+
+def _to_be_tried_again(record: Mapping[str, Any]) -> bool:
+    """Whether a resumed run may get further: what broke may work by now, and there is time again."""
+    return record["verdict"] == Outcome.ERROR or record["reason"].startswith(OUT_OF_TIME)
 
 
 def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:

@@ -10,12 +10,12 @@ from typing import Any
 from audits import catalogue
 from audits.encode import described
 from audits.plan import Audited, Plan, family_size
-from audits.question import documentation
+from audits.question import audit_of, documentation
 from camcore import statistics
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 EXIT = {PASS: 0, FAIL: 1, INCONCLUSIVE: 6}
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 KINDS = {"classes": "classifier", "captions": "images and captions", "boxes": "phrases in boxes"}
 
 
@@ -28,17 +28,34 @@ def expected_claims(plan: Plan) -> list[tuple[str, str, str]]:
     ]
 
 
-def decide(records: Sequence[Mapping[str, Any]], expected: Sequence[tuple[str, str, str]]) -> str:
+def decide(
+    records: Sequence[Mapping[str, Any]], expected: Sequence[tuple[str, str, str]], *, required: Sequence[str] = ()
+) -> str:
     """Closed by default: a gating claim that did not pass, or has no record, keeps the run from passing.
 
-    A claim that does not apply to a model is no obstacle, unless nothing that gates applies.
+    A claim that does not apply to a model is no obstacle, unless nothing that gates applies, or its audit is required
+    and gave no verdict about anything. One that is waived, and keeps to its waiver, counts as passed.
     """
-    verdicts = {(record["subject"], record["id"]): record["verdict"] for record in records}
+    verdicts = {(record["subject"], record["id"]): _counts(record) for record in records}
     gating = [verdicts.get((subject, name), "MISSING") for subject, name, severity in expected if severity == "gate"]
     if FAIL in gating:
         return FAIL
     decisive = [verdict for verdict in gating if verdict != "NOT_APPLICABLE"]
+    if unanswered(records, required):
+        return INCONCLUSIVE
     return PASS if decisive and all(verdict == PASS for verdict in decisive) else INCONCLUSIVE
+
+
+def _counts(record: Mapping[str, Any]) -> str:
+    """A verdict as the run's verdict takes it."""
+    waiver = record.get("waiver")
+    return PASS if waiver is not None and waiver["holds"] else record["verdict"]
+
+
+def unanswered(records: Sequence[Mapping[str, Any]], required: Sequence[str]) -> list[str]:
+    """Required audits that gave no verdict about any model."""
+    answered = {audit_of(record["id"]) for record in records if record["verdict"] != "NOT_APPLICABLE"}
+    return [name for name in required if name not in answered]
 
 
 def assemble(
@@ -77,7 +94,7 @@ def assemble(
             claim["p_holm"] = p_holm
     for claim in claims:
         claim["controls"] = _names(caught_by[claim["audit"]]["caught_by"])
-    verdict = decide(claims, expected)
+    verdict = decide(claims, expected, required=plan.policy.required)
     shown = {(claim["subject"], claim["id"]) for claim in claims}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -113,7 +130,8 @@ def assemble(
         ],
         "claims": claims,
         "not_tested": [
-            f"{name} on {subject}: no verdict" for subject, name, _ in expected if (subject, name) not in shown
+            *(f"{name}, which the policy requires: no verdict" for name in unanswered(claims, plan.policy.required)),
+            *(f"{name} on {subject}: no verdict" for subject, name, _ in expected if (subject, name) not in shown),
         ],
         "verdict": verdict,
         "exit_code": EXIT[verdict],

@@ -1,6 +1,7 @@
 """The plan of a run: settings looked up and loaded, everything that can be wrong found before anything is measured."""
 
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ class Plan:
     device: str
     audited: tuple[Audited, ...]
     artefacts: tuple[Artefact, ...]  # stuck into pictures when bias is looked for
+    until: float | None = None  # of `time.monotonic()`: when the run's seconds are spent
 
     @property
     def batch_sizes(self) -> dict[str, dict[str, int]]:
@@ -113,7 +115,14 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, Mapping[str, int]],
     if main and not settings.resume:
         with _writing(settings.report):
             journal.forget(settings.report)
-    return Plan(settings=settings, policy=policy, device=device, audited=tuple(audited), artefacts=artefacts)
+    return Plan(
+        settings=settings,
+        policy=policy,
+        device=device,
+        audited=tuple(audited),
+        artefacts=artefacts,
+        until=time.monotonic() + policy.seconds,
+    )
 
 
 def _roles(

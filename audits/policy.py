@@ -2,30 +2,56 @@
 
 import hashlib
 import tomllib
-from dataclasses import dataclass
 from difflib import get_close_matches
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from audits.waivers import Waiver
 from camcore.errors import BadInput
+from camcore.verdict import Severity
 
 SHIPPED = Path(__file__).with_name("policy.toml")
-SEVERITIES = ("gate", "warn", "info")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClaimPolicy:
+class Closed(BaseModel):
+    """Frozen and strict: an unknown key, a number in quotes, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class ClaimPolicy(Closed):
     """What the policy says of one claim."""
 
-    severity: str
+    severity: Severity
     margin: float
-    source: str
-    why: str
+    source: str = Field(min_length=1)  # where the margin comes from
+    why: str = Field(min_length=1)  # it has this severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Policy:
+class Profile(Closed):
+    """How much evidence a run gathers."""
+
+    images: int = Field(ge=1)  # at most
+    chance_draws: int = Field(ge=1)  # random maps per image, averaged; other repeats follow it
+    seconds: float = Field(gt=0)  # of the whole run; what has no verdict by then is INCONCLUSIVE
+
+
+class PolicyFile(Closed):
+    """A policy as it is written."""
+
+    version: str
+    level: float = Field(gt=0.5, lt=1)
+    min_images: int = Field(ge=1)
+    max_degenerate: float = Field(ge=0, lt=1)
+    required: list[str]  # audits that must give a verdict
+    profiles: dict[str, Profile]
+    claims: dict[str, ClaimPolicy]
+    waivers: list[Waiver]
+
+
+class Policy(Closed):
     """The thresholds of one run."""
 
     path: str
@@ -35,49 +61,62 @@ class Policy:
     max_degenerate: float
     images: int
     chance_draws: int
+    seconds: float
     claims: dict[str, ClaimPolicy]
+    required: tuple[str, ...]
+    waivers: tuple[Waiver, ...]
 
 
 def load_policy(path: Path | None, *, profile: str) -> Policy:
     """The shipped policy with the user's laid over it, for one profile.
 
     Raises:
-        BadInput: The file is missing or no TOML, a key is unknown, or a value is of the wrong type or out of range.
+        BadInput: The file is missing or no TOML, a key is unknown, a value is of the wrong type or out of range, or a
+            waiver is for no claim.
     """
     content = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
     if path is not None:
         _lay_over(content, _read(path), str(path), "")
     where = str(path or SHIPPED.name)
-    chosen = content["profiles"].get(profile)
-    if chosen is None:
-        raise BadInput(f"no profile {profile!r} in {where}; known: {', '.join(content['profiles'])}")
-    claims = {}
-    for name, claim in content["claims"].items():
-        if claim["severity"] not in SEVERITIES:
-            raise BadInput(
-                f"{where}: claims.{name}.severity is {claim['severity']!r}; choose one of {', '.join(SEVERITIES)}"
-            )
-        if not isfinite(claim["margin"]):
-            raise BadInput(f"{where}: claims.{name}.margin is {claim['margin']!r}; it must be a finite number")
-        claims[name] = ClaimPolicy(**claim)
-    for key, low, high in (("level", 0.5, 1), ("max_degenerate", -1e-9, 1)):
-        if not low < content[key] < high:
-            raise BadInput(f"{where}: {key} is {content[key]!r}; it must lie between {max(low, 0):g} and {high:g}")
-    for key, value in (
-        ("min_images", content["min_images"]),
-        *((f"profiles.{profile}.{k}", v) for k, v in chosen.items()),
-    ):
-        if value < 1:
-            raise BadInput(f"{where}: {key} is {value!r}; it must be at least 1")
+    try:
+        file = PolicyFile.model_validate(content)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_first(error)}") from None
+    if profile not in file.profiles:
+        raise BadInput(f"no profile {profile!r} in {where}; known: {', '.join(file.profiles)}")
+    for waiver in file.waivers:
+        if waiver.question not in file.claims:
+            hint = _hint(waiver.question, file.claims)
+            raise BadInput(f"{where}: a waiver is for {waiver.claim!r}, which is no claim{hint}")
+    audits = dict.fromkeys(name.partition("/")[0] for name in file.claims)
+    for name in file.required:
+        if name not in audits:
+            raise BadInput(f"{where}: {name!r} is required, which is no audit{_hint(name, audits)}")
     return Policy(
         path=where,
         sha256=hashlib.sha256(repr(_sorted(content)).encode()).hexdigest(),
-        level=float(content["level"]),
-        min_images=content["min_images"],
-        max_degenerate=float(content["max_degenerate"]),
-        claims=claims,
-        **chosen,
+        level=file.level,
+        min_images=file.min_images,
+        max_degenerate=file.max_degenerate,
+        claims=file.claims,
+        required=tuple(file.required),
+        waivers=tuple(file.waivers),
+        **dict(file.profiles[profile]),
     )
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint in one line: where, what, and what was there."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {place!r}{_hint(str(first['loc'][-1]), Waiver.model_fields)}"
+    return " ".join(f"{place}: {first['msg']}, got {first['input']!r:.100}".split())
+
+
+def _hint(key: str, known: Any) -> str:
+    near = get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -90,21 +129,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _lay_over(base: dict[str, Any], over: dict[str, Any], path: str, prefix: str) -> None:
+    """Change what `over` names, in place; what the values may be is for the models to say."""
     for key, value in over.items():
         if key not in base:
-            near = get_close_matches(key, base, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(base)}"
-            raise BadInput(f"{path}: unknown key {prefix + key!r}{hint}")
+            raise BadInput(f"{path}: unknown key {prefix + key!r}{_hint(key, base)}")
         if isinstance(base[key], dict) != isinstance(value, dict):
             raise BadInput(f"{path}: {prefix + key} must be {'a table' if isinstance(base[key], dict) else 'a value'}")
         if isinstance(value, dict):
             _lay_over(base[key], value, path, f"{prefix}{key}.")
-            continue
-        wanted = (int, float) if isinstance(base[key], float) else type(base[key])
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            kind = "a number" if isinstance(base[key], float) else type(base[key]).__name__
-            raise BadInput(f"{path}: {prefix + key} must be {kind}, got {value!r}")
-        base[key] = value
+        else:
+            base[key] = value
 
 
 def _sorted(content: Any) -> Any:

@@ -4,17 +4,20 @@ from collections.abc import Callable
 
 import pytest
 
+from audits.waivers import Waived
 from camcore.verdict import Outcome, Verdict
 
 
-def conclude(verdict: Verdict, record_property: Callable[[str, object], None]) -> None:
-    """PASS passes; a gating FAIL, INCONCLUSIVE or ERROR fails; the same that does not gate is xfailed; N/A is skipped.
+def conclude(verdict: Verdict, waived: Waived | None, record_property: Callable[[str, object], None]) -> None:
+    """PASS passes; a gating FAIL, INCONCLUSIVE or ERROR fails; N/A is skipped.
+
+    What would fail is xfailed if it does not gate, or if it is waived.
 
     Raises:
         pytest.fail.Exception, pytest.xfail.Exception, pytest.skip.Exception: As above.
     """
     __tracebackhide__ = True
-    text = sentence(verdict)
+    text = sentence(verdict) if waived is None else f"{sentence(verdict)} It {waived.said}."
     # strings only: workers can send nothing else
     record_property("audit_claim", verdict.claim.id)
     record_property("audit_verdict", verdict.outcome.value)
@@ -25,7 +28,7 @@ def conclude(verdict: Verdict, record_property: Callable[[str, object], None]) -
         return
     if verdict.outcome is Outcome.NOT_APPLICABLE:
         pytest.skip(text)
-    if verdict.claim.gates:
+    if verdict.claim.gates and not (waived is not None and waived.holds):
         pytest.fail(text, pytrace=False)
     pytest.xfail(text)
 

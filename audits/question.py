@@ -42,7 +42,7 @@ class Question:
             unit=self.unit,
             margin=policy.margin,
             margin_source=policy.source,
-            severity=policy.severity,  # type: ignore[arg-type]  # load_policy let no other word through
+            severity=policy.severity,
             bounds=self.bounds,
             direction=self.direction,
         )

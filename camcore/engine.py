@@ -35,6 +35,13 @@ DEGENERATE = "degenerate"  # a measure may say by `<map>:degenerate` why a row h
 WORST = 3  # images that evidence begins with; as many typical ones follow
 
 
+class OutOfTime(Exception):
+    """The time that a run has is spent."""
+
+
+OUT_OF_TIME = "out of time"  # how the reason of a verdict begins that the time kept from being reached
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """What the run grants every claim."""
@@ -59,6 +66,7 @@ def evaluate(
     journal: Journal,
     show: Show | None = None,
     progress: Progress | None = None,
+    until: float | None = None,
 ) -> Verdict:
     """Put one claim to one subject.
 
@@ -73,6 +81,7 @@ def evaluate(
         journal: Rows already measured; new ones are added batch by batch, so that a killed run loses one batch.
         show: Makes the evidence from the worst and the most typical images, and from all rows.
         progress: Called after every batch.
+        until: Of `time.monotonic()`: no batch is begun later; the verdict is that of the last look before.
 
     Returns:
         The verdict. Trouble inside the measure becomes ERROR with its message; what was measured is in the journal.
@@ -85,7 +94,7 @@ def evaluate(
     try:
         for index, look in enumerate(looks):
             size = measure_missing(
-                measure, subject, dataset, ids[:look], terms=fits, journal=journal, progress=progress
+                measure, subject, dataset, ids[:look], terms=fits, journal=journal, progress=progress, until=until
             )
             fits = replace(fits, batch_size=size)
             rows = {image_id: journal[image_id] for image_id in ids[:look]}
@@ -95,6 +104,10 @@ def evaluate(
                 break
         if show is not None and verdict.values:
             verdict = replace(verdict, evidence=_evidence(show, subject, dataset, verdict, rows, terms))
+    except OutOfTime:
+        asked = f"after {len(verdict.values)} images" if verdict.values else "before enough images were measured"
+        outcome = Outcome.ERROR if verdict.outcome is Outcome.ERROR else Outcome.INCONCLUSIVE
+        verdict = replace(verdict, outcome=outcome, reason=f"{OUT_OF_TIME} {asked}; the profile grants no more seconds")
     except Exception as problem:  # whatever breaks on one model must not end the run of the others
         verdict = replace(verdict, outcome=Outcome.ERROR, reason=one_line(problem))
     return replace(verdict, seconds=time.monotonic() - started)
@@ -120,6 +133,7 @@ def measure_missing(
     terms: Terms,
     journal: Journal,
     progress: Progress | None = None,
+    until: float | None = None,
 ) -> int:
     """Measure the images that the journal does not hold yet; halve the batch when the device runs out of memory.
 
@@ -127,10 +141,15 @@ def measure_missing(
 
     Returns:
         The batch size that fitted.
+
+    Raises:
+        OutOfTime: It is later than `until`; what was measured is in the journal.
     """
     missing = [image_id for image_id in ids if image_id not in journal]
     size = terms.batch_size
     while missing:
+        if until is not None and time.monotonic() > until:
+            raise OutOfTime
         part = missing[:size]
         try:
             with metered() as cost:

@@ -12,6 +12,8 @@ from torch import Tensor
 from camcore.images import Image
 from camcore.statistics.estimate import Estimate
 
+Severity = Literal["gate", "warn", "info"]
+
 
 class Outcome(StrEnum):
     """The five answers an audit can give."""
@@ -40,7 +42,7 @@ class Claim:
     unit: str
     margin: float
     margin_source: str
-    severity: Literal["gate", "warn", "info"]
+    severity: Severity
     bounds: tuple[float, float] = (0.0, 1.0)  # the values' range, known before anything is measured
     direction: Literal["above", "within"] = "above"
 

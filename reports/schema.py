@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, mode
 
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Strict(False)]  # lists are welcome: JSON has no tuples
+UNSHOWN = ("FAIL", "INCONCLUSIVE", "ERROR")
 Answer = Literal["PASS", "FAIL", "INCONCLUSIVE", "NOT_APPLICABLE", "ERROR"]
 
 
@@ -185,6 +186,20 @@ class Table(Record):
 Evidence = Annotated[Overlay | Curve | Table, Field(discriminator="type")]
 
 
+class Waiver(Record):
+    """That someone answers for a claim which does not pass."""
+
+    holds: bool
+    """False: it has expired, or the interval does not keep to its bound; then it waives nothing."""
+    said: str
+    bound: float
+    """What stands in for the margin."""
+    reason: str
+    owner: str
+    expires: str
+    """The last day, YYYY-MM-DD."""
+
+
 class Claim(Record):
     """One sentence, its answer, and what the answer rests on."""
 
@@ -220,6 +235,13 @@ class Claim(Record):
     controls: Many[str]
     """Models with a planted defect that must fail this claim."""
     rerun: str
+    waiver: Waiver | None = None
+    """Who answers for it, if it does not pass and the policy has a waiver for it. Since 1.1."""
+
+    @property
+    def waived(self) -> bool:
+        """Whether it keeps nobody back although it does not pass."""
+        return self.waiver is not None and self.waiver.holds
 
     @model_validator(mode="after")
     def _one_value_for_each_unit(self) -> Self:
@@ -231,7 +253,7 @@ class Claim(Record):
 class Results(Record):
     """A run: everything a report is made from."""
 
-    schema_version: Literal["1.0"]
+    schema_version: Literal["1.0", "1.1"]
     run: Run
     subjects: Many[Subject]
     data: Many[Data]
@@ -245,7 +267,7 @@ class Results(Record):
     def _pass_only_what_was_shown(self) -> Self:
         if self.exit_code == 0 and self.verdict != "PASS":
             raise ValueError(f"exit code 0 needs the verdict PASS, got {self.verdict}")
-        open_claims = [c.id for c in self.claims if c.gates and c.verdict in ("FAIL", "INCONCLUSIVE", "ERROR")]
+        open_claims = [c.id for c in self.claims if c.gates and not c.waived and c.verdict in UNSHOWN]
         if self.verdict == "PASS" and open_claims:
             raise ValueError(f"the verdict PASS needs every gating claim to hold, {open_claims[0]!r} does not")
         return self
@@ -266,7 +288,7 @@ def load(path: Path | str) -> Results:
     except OSError as error:
         raise BadResults(f"expected a results.json, cannot read {str(path)!r}: {error.strerror or error}") from None
     except ValidationError as error:
-        raise BadResults(f"expected a results.json (schema 1.0), got {str(path)!r}: {_first(error)}") from None
+        raise BadResults(f"expected a results.json (schema 1.0 or 1.1), got {str(path)!r}: {_first(error)}") from None
 
 
 def _first(error: ValidationError) -> str:

@@ -1,6 +1,7 @@
 """The verdict table that pytest prints below its own summary."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from reports import wording
 from reports.schema import Claim, Results
@@ -26,6 +27,8 @@ def table(results: Results, *, colour: bool = False) -> str:
         lines.append(_painted(line, claim.verdict, len(row[0])) if colour else line)
         if wanted := wording.wanted(claim):
             lines.append(f"{' ' * widths[0]}  {wanted}")
+        if waiver := printable(wording.waiver(claim)):
+            lines += [f"{' ' * widths[0]}  {line}" for line in wrap(waiver, WIDTH - widths[0] - 2)]
     return "\n".join([*lines, "", *_wrapped(printable(wording.verdict_sentence(results)))])
 
 

@@ -30,15 +30,18 @@ EXIT_CODES = {
 def verdict_sentence(results: Results) -> str:
     """The one sentence that a release manager reads, for example "resnet50 FAILS: 1 of 3 gating claims fails."."""
     gating = [c for c in results.claims if c.gates]
-    count = {verdict: sum(c.verdict == verdict for c in gating) for verdict in VERDICTS}
+    count = {verdict: sum(c.verdict == verdict and not c.waived for c in gating) for verdict in VERDICTS}
     total = f"{len(gating)} gating claim{'s' * (len(gating) != 1)}"
     undecided = [f"{count['INCONCLUSIVE']} inconclusive"] * (count["INCONCLUSIVE"] > 0)
     undecided += [f"{count['ERROR']} without an answer (error)"] * (count["ERROR"] > 0)
     asides = [f"{count['NOT_APPLICABLE']} not applicable"] * (count["NOT_APPLICABLE"] > 0)
+    waived = sum(c.waived for c in gating)
+    asides += [f"{waived} waived"] * (waived > 0)
     everyone = [subject.id for subject in results.subjects]
-    guilty = [name for name in everyone if any(c.subject == name and c.verdict == "FAIL" for c in gating)]
+    binding = [c for c in gating if not c.waived]
+    guilty = [name for name in everyone if any(c.subject == name and c.verdict == "FAIL" for c in binding)]
     open_ = [
-        name for name in everyone if any(c.subject == name and c.verdict in ("INCONCLUSIVE", "ERROR") for c in gating)
+        name for name in everyone if any(c.subject == name and c.verdict in ("INCONCLUSIVE", "ERROR") for c in binding)
     ]
     if results.verdict == "PASS":
         shown = f"all {total} hold" if count["PASS"] > 1 else f"its {total} holds"
@@ -121,6 +124,11 @@ def numbers(claim: Claim) -> str:
     return (
         f"{point(claim)} {interval(claim)}, {percent(estimate.level)} {kind}, n = {estimate.n:,}; needs {needs(claim)}"
     )
+
+
+def waiver(claim: Claim) -> str:
+    """Who answers for a claim that does not pass, if its policy says so."""
+    return "" if claim.waiver is None else f"this {claim.waiver.said}"
 
 
 def wanted(claim: Claim) -> str:

@@ -1,5 +1,7 @@
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from audits import test_wall as wall
 from audits.ask import Ask, Premise
 from audits.journal import Log
 from audits.policy import load_policy
+from audits.waivers import Waived, Waiver
 from camcore.cam import METHODS
+from camcore.cost import metered
 from camcore.engine import Terms
 from camcore.images import Batch
 from camcore.layers import with_target_layer
@@ -50,7 +54,7 @@ def asking(
         profile="smoke",
         rerun="pytest",
         node_id="audits/test_x.py::test_y",
-        conclude=verdicts.append,
+        conclude=lambda verdict, _waived: verdicts.append(verdict),
     )
 
 
@@ -129,7 +133,7 @@ def test_claims_measured_apart_share_neither_a_premise_nor_rows(tmp_path: Path) 
 
     put(ask, premise=broken, apart="one wall")
     put(ask, premise=lambda _images: {}, apart="another wall")
-    put(replace(ask, policy=replace(ask.policy, sha256="another")), premise=broken, apart="another wall")
+    put(replace(ask, policy=ask.policy.model_copy(update={"sha256": "another"})), premise=broken, apart="another wall")
 
     assert [verdict.outcome for verdict in verdicts] == [Outcome.ERROR, Outcome.PASS, Outcome.PASS]
     assert len(ask.log.rows) == 1  # the first got as far as none
@@ -145,6 +149,37 @@ def test_a_known_claim_is_concluded_without_asking_the_model(tmp_path: Path) -> 
 
     assert second[0].outcome is Outcome.PASS
     assert (second[0].estimate, second[0].reason) == (first[0].estimate, first[0].reason)
+
+
+def test_out_of_time_nothing_is_begun_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    late = replace(asking(tiny(), tmp_path, verdicts), until=time.monotonic() - 1)
+    with metered() as cost:
+        put(late, premise=refuse(RuntimeError("asked")))
+    put(asking(tiny(), tmp_path, verdicts, resume=True))
+
+    assert (verdicts[0].outcome, verdicts[0].estimate) == (Outcome.INCONCLUSIVE, None)
+    assert verdicts[0].reason.startswith("out of time before anything was measured")
+    assert cost.forwards == 0
+    assert verdicts[1].outcome is Outcome.PASS
+
+
+def test_a_waiver_is_journalled_and_told_to_pytest(tmp_path: Path) -> None:
+    told: list[Waived | None] = []
+    waiver = Waiver(claim="deletion/beats_random[*]", bound=-0.95, reason="so", owner="me", expires=date(9999, 1, 1))
+    ask = asking(tiny(), tmp_path, [])
+    waiving = replace(
+        ask,
+        policy=ask.policy.model_copy(update={"waivers": (waiver,)}),
+        conclude=lambda _verdict, waived: told.append(waived),
+    )
+
+    put(waiving, value=-0.9)
+    put(replace(waiving, policy=waiving.policy.model_copy(update={"sha256": "another"})), value=-0.9, apart="again")
+    (first, second) = (record["waiver"] for record in ask.log.claims.values())
+
+    assert [found.holds for found in told if found] == [True, True]
+    assert first == second == told[0].record()  # type: ignore[union-attr]
 
 
 def test_what_broke_is_tried_again_by_a_resumed_run(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count as counting
 from math import isnan, nan
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import binom
 from torch import Tensor
 
+from camcore import engine
 from camcore.cost import count
 from camcore.degeneracy import Degeneracy
 from camcore.engine import LOOKS, Row, Terms, evaluate, shuffled
@@ -97,6 +100,31 @@ def test_budget_ends_an_undecided_claim_with_the_number_that_would_decide(subjec
     assert verdict.n_needed is not None
     assert verdict.n_needed > 40
     assert str(verdict.n_needed) in verdict.reason
+
+
+def test_out_of_time_the_last_look_stands_and_what_was_measured_is_kept(
+    subject: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = counting()  # a second passes with every question about the time
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    undecided, journal = replace(CLAIM, margin=0.45), {}
+
+    # asked about once at the start and once before each batch of 8: the tenth is not begun
+    verdict = put(subject, claim=undecided, terms=replace(TERMS, batch_size=8), journal=journal, until=9.5)
+    last = max(look for look in LOOKS if look <= 72)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == f"out of time after {last} images; the profile grants no more seconds"
+    assert len(verdict.values) == last
+    assert len(journal) == 72
+    assert verdict.estimate == put(subject, claim=undecided, terms=replace(TERMS, budget=last)).estimate
+
+
+def test_no_time_at_all_is_no_verdict(subject: Classifier) -> None:
+    verdict = put(subject, until=-1.0)
+
+    assert (verdict.outcome, verdict.estimate) == (Outcome.INCONCLUSIVE, None)
+    assert verdict.reason.startswith("out of time before enough images were measured")
 
 
 def test_cost_is_counted_in_images_and_shared_rows_keep_theirs(subject: Classifier) -> None:

@@ -55,6 +55,35 @@ def test_a_record_of_another_model_shows_nothing() -> None:
     assert decide(records, [("m", "gate", "gate")]) == "INCONCLUSIVE"
 
 
+@pytest.mark.parametrize("verdict", ["FAIL", "INCONCLUSIVE"])
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_is_waived_keeps_nobody_back_while_the_waiver_holds(verdict: str, holds: bool) -> None:
+    records = [
+        {"subject": "m", "id": "a/gate", "verdict": verdict, "waiver": {"holds": holds}},
+        {"subject": "m", "id": "a/other", "verdict": "PASS", "waiver": None},
+    ]
+
+    found = decide(records, [("m", "a/gate", "gate"), ("m", "a/other", "gate")])
+
+    assert found == ("PASS" if holds else verdict)
+
+
+def test_an_audit_that_is_required_has_to_answer_about_some_model() -> None:
+    expected = [("m", "a/x", "gate"), ("m", "wall/leakage[gradcam]", "gate"), ("n", "wall/leakage[gradcam]", "gate")]
+    answers = dict.fromkeys(((subject, name) for subject, name, _ in expected), "NOT_APPLICABLE") | {
+        ("m", "a/x"): "PASS"
+    }
+
+    def records() -> list[dict[str, str]]:
+        return [{"subject": subject, "id": name, "verdict": verdict} for (subject, name), verdict in answers.items()]
+
+    assert decide(records(), expected) == "PASS"
+    assert decide(records(), expected, required=["wall"]) == "INCONCLUSIVE"
+    answers["n", "wall/leakage[gradcam]"] = "PASS"
+    assert decide(records(), expected, required=["wall"]) == "PASS"
+    assert decide([], [], required=["wall"]) == "INCONCLUSIVE"
+
+
 def test_only_a_pass_exits_0() -> None:
     assert EXIT == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 6}
 

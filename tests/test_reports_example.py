@@ -102,13 +102,14 @@ def claim(index: int = 0, **changes: Any) -> dict[str, Any]:
         else [],
         "controls": ["control:label_blind"],
         "rerun": f'pytest "audits/test_deletion.py::test_beats_random[cam{index}]" --model resnet50 --audit-seed 7',
+        "waiver": None,
     }
     return made | changes
 
 
 def example(claims: list[dict[str, Any]] | None = None, **changes: Any) -> dict[str, Any]:
     made = {
-        "schema_version": "1.0",
+        "schema_version": "1.1",
         "run": {
             "id": "20260102-a1b2",
             "utc": "2026-01-02T03:04:05Z",

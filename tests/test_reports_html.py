@@ -156,6 +156,21 @@ def test_numbers_stand_in_words():
     assert "needs about 340 images" in page.text
 
 
+def test_whoever_answers_for_a_waived_claim_is_named():
+    waiver = {"bound": -0.5, "reason": "shown to nobody", "owner": "A. Name", "expires": "2030-01-01"}
+    waived = claim(1, severity="gate", gates=True, waiver=waiver | {"holds": True, "said": "is waived until then"})
+    past = claim(3, severity="gate", gates=True, waiver=waiver | {"holds": False, "said": "was waived; that day is past"})
+
+    page = Page(html.render(results([waived, past, claim(0)])))
+
+    assert "1 of them waived" in page.text
+    assert page.text.count("shown to nobody") == 2
+    assert "This claim is waived until then." in page.text
+    assert "This claim was waived; that day is past." in page.text
+    assert "no: it was waived; that day is past" in page.text
+    assert "Waivers" not in Page(html.render(results([claim(0)]))).text
+
+
 def test_what_was_not_tested_is_listed():
     text = Page(html.render(results())).text
     last = text[text.index("What was not tested", text.index("Run it again")) :]

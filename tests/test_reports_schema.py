@@ -20,6 +20,17 @@ def test_results_survive_a_round_trip(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == json.loads(json.dumps(example()))
 
 
+def test_results_of_1_0_had_no_waivers_and_are_still_read(tmp_path):
+    old = example() | {"schema_version": "1.0", "claims": [without_waiver(one) for one in example()["claims"]]}
+    (tmp_path / "results.json").write_text(json.dumps(old), encoding="utf-8")
+
+    assert not any(one.waived for one in schema.load(tmp_path / "results.json").claims)
+
+
+def without_waiver(one):
+    return {key: value for key, value in one.items() if key != "waiver"}
+
+
 def test_published_schema_is_the_one_of_the_models():
     published = (DOCS / "results.schema.json").read_text(encoding="utf-8")
 
@@ -39,7 +50,7 @@ def test_schema_closes_every_object():
         (b'{"schema_version": "1.0"', "the file: Invalid JSON"),
         (b"\xff\xfe", "the file: Invalid JSON"),
         (b"[1, 2]", "the file: Input should be an object"),
-        (json.dumps(example() | {"schema_version": "2.0"}).encode(), "schema_version: Input should be '1.0'"),
+        (json.dumps(example() | {"schema_version": "2.0"}).encode(), "schema_version: Input should be '1.0' or '1.1'"),
         (json.dumps(example() | {"extra": 1}).encode(), "extra: Extra inputs are not permitted"),
         (
             json.dumps(example(claims=[claim(margin="0.05")])).encode(),

@@ -10,9 +10,16 @@ PASS, FAIL, INCONCLUSIVE, NOT_APPLICABLE, ERROR = (
 )
 
 
+WAIVER = {"holds": True, "said": "waived", "bound": 0.0, "reason": "so", "owner": "me", "expires": "2030-01-01"}
+WAIVED, PAST = FAIL | {"waiver": WAIVER}, FAIL | {"waiver": WAIVER | {"holds": False}}
+
+
 @pytest.mark.parametrize(
     ("claims", "verdict", "code", "sentence"),
     [
+        ([PASS, WAIVED], "PASS", 0, "resnet50 PASSES: 1 of 2 gating claims hold, 1 waived."),
+        ([FAIL, WAIVED], "FAIL", 1, "resnet50 FAILS: 1 of 2 gating claims fails, 1 waived."),
+        ([PASS, PAST], "FAIL", 1, "resnet50 FAILS: 1 of 2 gating claims fails."),
         ([FAIL, PASS, PASS], "FAIL", 1, "resnet50 FAILS: 1 of 3 gating claims fails."),
         ([FAIL, FAIL, ERROR], "FAIL", 1, "resnet50 FAILS: 2 of 3 gating claims fail, 1 without an answer (error)."),
         ([PASS, PASS, PASS], "PASS", 0, "resnet50 PASSES: all 3 gating claims hold."),

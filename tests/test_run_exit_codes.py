@@ -143,3 +143,47 @@ def test_an_audit_that_passes_does_not_hide_a_failing_test(tmp_path: Path) -> No
 
     assert found.results["exit_code"] == 0
     assert found.code == 1, show(found)
+
+
+WAIVED = """
+[[waivers]]
+claim = "wall/leakage[*]"
+bound = 1.0
+reason = "shown to nobody"
+owner = "A. Name"
+expires = {day}
+"""
+
+
+@pytest.mark.parametrize(("day", "code"), [("2999-12-31", 0), ("2026-01-01", 1)])
+def test_a_waiver_lets_a_release_go_on_until_its_day(day: str, code: int, tmp_path: Path) -> None:
+    policy = overlay(tmp_path, WAIVED.format(day=day) + only_gate("wall/leakage"))
+    options = ("--audit-profile", "smoke", "--audit-policy", policy, "-k", "leaks_through_the_wall and not toy")
+
+    found = run(tmp_path / "report", "--model", "control:edge_map", *options)
+
+    assert found.code == code, show(found)
+    assert found.verdicts["edge_map", "wall/leakage"] == "FAIL"
+    assert found.results["claims"][0]["waiver"]["holds"] == (code == 0)
+    assert f"until {day} by A. Name: shown to nobody" in found.output
+
+
+def test_a_run_without_time_decides_nothing(tmp_path: Path) -> None:
+    policy = overlay(tmp_path, "[profiles.smoke]\nseconds = 0.001\n")
+
+    found = run(tmp_path / "report", "--audit-profile", "smoke", "--audit-policy", policy, "-k", "test_wall.py")
+
+    assert found.code == 6, show(found)
+    assert set(found.verdicts.values()) == {"INCONCLUSIVE"}
+    assert "out of time before anything was measured" in found.results["claims"][0]["reason"]
+
+
+def test_an_audit_that_is_required_and_does_not_apply_does_not_pass(tmp_path: Path) -> None:
+    asked = ("--audit-profile", "smoke", "-k", "(leaks_through_the_wall and not toy) or test_binding.py")
+
+    free = run(tmp_path / "free", *asked, "--audit-policy", overlay(tmp_path, only_gate("wall/leakage")))
+    policy = overlay(tmp_path, 'required = ["binding"]\n' + only_gate("wall/leakage"))
+    bound = run(tmp_path / "bound", *asked, "--audit-policy", policy)
+
+    assert (free.code, bound.code) == (0, 6), show(free) + show(bound)
+    assert bound.results["not_tested"][0] == "binding, which the policy requires: no verdict"

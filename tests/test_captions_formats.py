@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from camcore.errors import BadInput
 from camcore.images import Geometry
 from fixtures.datasets.binding_scenes import binding_scenes
 from fixtures.datasets.captions import drawn_captions, find_captions
 from tests import captions_folders as folders
+from tests.refusals import refusal
 
 SQUASHED = Geometry(crop=(16, 16), squash=True)
 
@@ -22,14 +22,8 @@ def found(root: Path | str):
     return find_captions(str(root), geometry=SQUASHED)
 
 
-def refusal(root: Path | str) -> str:
-    """The message, once shown to be one line."""
-    with pytest.raises(BadInput) as caught:
-        found(root)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
+def refused(root: Path | str) -> str:
+    return refusal(find_captions, str(root), geometry=SQUASHED)
 
 
 def test_winoground_is_groups_of_two_pictures_and_two_captions(tmp_path: Path) -> None:
@@ -73,7 +67,7 @@ def test_whatsup_b_and_a_set_that_lacks_a_picture_are_read(tmp_path: Path) -> No
     assert found(tmp_path).items[0].pairs == ((0, 1), (2, 3))
 
     (tmp_path / "controlled_images" / "mug_behind_plate.jpeg").unlink()
-    message = refusal(tmp_path)
+    message = refused(tmp_path)
     assert "mug_behind_plate.jpeg" in message
     assert "missing" in message
 
@@ -109,7 +103,7 @@ def test_aros_attributes_are_pairs_and_its_orders_are_read_if_somebody_drew_them
 
     (tmp_path / "visual_genome_attribution.json").unlink()
     folders.write(tmp_path / "coco_karpathy_test.json", [{"image": "1.jpg", "caption": ["a cup"]}])
-    assert "has no foils" in refusal(tmp_path)
+    assert "has no foils" in refused(tmp_path)
     options = ["a cup on a box", "on a a box cup", "a cup on a box", "box cup a on a"]
     folders.write(tmp_path / "coco_order.json", [{"image": "1.jpg", "caption_options": options}])
     (item,) = found(tmp_path).items
@@ -143,7 +137,7 @@ def test_an_annotation_file_finds_the_pictures_in_a_folder_above_it(tmp_path: Pa
     shutil.copy(splits / "test.jsonl", splits / "dev.jsonl")
 
     assert len(found(splits / "test.jsonl").items) == 2
-    message = refusal(tmp_path)
+    message = refused(tmp_path)
     assert "name one: --data" in message
     assert "splits/random/test.jsonl" in message
 
@@ -211,7 +205,7 @@ HEAD = "file,caption,foil,group,relation\n"
     ],
 )
 def test_a_table_that_cannot_be_asked_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    message = refusal(folders.table(tmp_path, text))
+    message = refused(folders.table(tmp_path, text))
     assert re.search(words.replace("[group], [relation]", r"\[group\], \[relation\]"), message), message
 
 
@@ -259,24 +253,24 @@ def change(root: Path, file: str, old: str, new: str) -> Path:
     ],
 )
 def test_annotations_that_are_not_as_published_are_refused(tmp_path: Path, make, file, old, new, words) -> None:
-    message = refusal(change(make(tmp_path), file, old, new))
+    message = refused(change(make(tmp_path), file, old, new))
     assert re.search(words, message), message
 
 
 def test_a_folder_of_no_format_or_of_several_is_refused(tmp_path: Path) -> None:
-    assert "does not exist" in refusal(tmp_path / "gone")
-    assert "it holds nothing" in refusal(tmp_path)
+    assert "does not exist" in refused(tmp_path / "gone")
+    assert "it holds nothing" in refused(tmp_path)
     folders.picture(tmp_path / "a.png")
-    assert "it holds 'a.png'" in refusal(tmp_path)
-    assert "no annotation file that is known" in refusal(tmp_path / "a.png")
+    assert "it holds 'a.png'" in refused(tmp_path)
+    assert "no annotation file that is known" in refused(tmp_path / "a.png")
     folders.table(tmp_path)
     folders.winoground(tmp_path)
-    assert "holds captions.csv, examples.jsonl; name one" in refusal(tmp_path)
+    assert "holds captions.csv, examples.jsonl; name one" in refused(tmp_path)
 
 
 def test_nesting_without_end_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "swap_obj.json").write_text("[" * 200_000, encoding="utf-8")
-    assert "is no JSON" in refusal(tmp_path)
+    assert "is no JSON" in refused(tmp_path)
 
 
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
@@ -312,4 +306,4 @@ def test_a_picture_that_would_fill_the_memory_and_a_damaged_one_are_skipped_and_
     assert "DecompressionBomb" in reason
 
     (tmp_path / "left.png").write_bytes(b"\x89PNG nothing")
-    assert "no picture of" in refusal(tmp_path)
+    assert "no picture of" in refused(tmp_path)

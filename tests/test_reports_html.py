@@ -159,7 +159,9 @@ def test_numbers_stand_in_words():
 def test_whoever_answers_for_a_waived_claim_is_named():
     waiver = {"bound": -0.5, "reason": "shown to nobody", "owner": "A. Name", "expires": "2030-01-01"}
     waived = claim(1, severity="gate", gates=True, waiver=waiver | {"holds": True, "said": "is waived until then"})
-    past = claim(3, severity="gate", gates=True, waiver=waiver | {"holds": False, "said": "was waived; that day is past"})
+    past = claim(
+        3, severity="gate", gates=True, waiver=waiver | {"holds": False, "said": "was waived; that day is past"}
+    )
 
     page = Page(html.render(results([waived, past, claim(0)])))
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from camcore.images import Geometry
 from fixtures.datasets.binding_scenes import binding_scenes
@@ -271,6 +273,61 @@ def test_a_folder_of_no_format_or_of_several_is_refused(tmp_path: Path) -> None:
 def test_nesting_without_end_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "swap_obj.json").write_text("[" * 200_000, encoding="utf-8")
     assert "is no JSON" in refused(tmp_path)
+
+
+WORDS = st.sampled_from(
+    ["a", "", "on", "x.png", "../x", "mug_on_table.jpeg", "data/a/mug_left_of_table.jpeg", "\n", "é" * 400]
+)
+FIELDS = st.sampled_from(
+    [
+        "id",
+        "image",
+        "image_0",
+        "image_1",
+        "caption",
+        "caption_0",
+        "caption_1",
+        "image_path",
+        "caption_options",
+        "true_caption",
+        "false_caption",
+        "relation_name",
+        "attributes",
+        "bbox_x",
+        "bbox_y",
+        "bbox_w",
+        "bbox_h",
+        "filename",
+        "negative_caption",
+        "label",
+        "0",
+    ]
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_nan=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS, inner, max_size=9),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "examples.jsonl",
+        "controlled_images_dataset.json",
+        "coco_qa_two_obj.json",
+        "visual_genome_relation.json",
+        "visual_genome_attribution.json",
+        "coco_order.json",
+        "swap_obj.json",
+        "test.jsonl",
+    ],
+)
+@settings(max_examples=60, deadline=None)
+@given(content=ANYTHING)
+def test_whatever_stands_in_an_annotation_file_is_refused_in_one_line(tmp_path_factory, name: str, content) -> None:
+    root = tmp_path_factory.getbasetemp() / "anything" / name.partition(".")[0]  # without pictures nothing can be asked
+    refused(folders.write(root / name, content).parent)
 
 
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:

@@ -31,6 +31,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(option.flag, dest=option.dest, default=None, help=option.help, **kind)
 
 
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """`--audit-rejudge` runs no audit: the model is not asked again."""
+    given = {option.dest: config.getoption(option.dest) for option in options.OPTIONS}
+    try:
+        settings = options.read_settings(given, os.environ) if asks_for_audits(config.args) else None
+        if settings is None or settings.rejudge is None:
+            return None
+        return rejudge(settings, settings.rejudge, " ".join(["pytest", *config.invocation_params.args]))
+    except BadInput as problem:
+        raise pytest.UsageError(str(problem)) from None
+
+
+def rejudge(settings: options.Settings, file: Path, command: str) -> int:
+    """Judge a finished run again; returns the exit code."""
+    from datetime import UTC, datetime
+
+    from audits.judge_again import judge_again
+    from audits.policy import load_policy
+    from reports import html, schema, terminal
+
+    folder = settings.report
+    if (folder / "results.json").exists():
+        raise BadInput(f"{str(folder)!r} holds a results.json already; give another folder with --audit-report")
+    try:
+        old = schema.load(file)
+        policy = load_policy(settings.policy, profile=old.run.profile)
+        today = datetime.now(UTC).date()
+        new = schema.Results.model_validate(judge_again(old.model_dump(), policy, command=command, today=today))
+        folder.mkdir(parents=True, exist_ok=True)
+        schema.dump(new, folder / "results.json")
+        html.write(new, folder / "report.html")
+    except schema.BadResults as problem:
+        raise BadInput(str(problem)) from None
+    except OSError as problem:
+        raise BadInput(f"cannot write to {str(folder)!r} ({problem.strerror}); give another --audit-report") from None
+    print(terminal.table(new), f"report: {(folder / 'report.html').resolve()}", sep="\n")
+    return new.exit_code
+
+
 @pytest.hookimpl(trylast=True)  # xdist decides about workers first
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[STARTED] = time.monotonic()

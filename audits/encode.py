@@ -10,12 +10,13 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
+from camcore.statistics import Estimate
 from camcore.verdict import Curve, Evidence, Overlay, Table, Verdict
 
 
 def claim_record(verdict: Verdict, *, subject: str, node_id: str, version: str, rerun: str) -> dict[str, Any]:
     """One entry of results.json's `claims`, but for what only the whole run knows (`p_holm`, `controls`)."""
-    claim, estimate = verdict.claim, verdict.estimate
+    claim = verdict.claim
     return {
         "id": claim.id,
         "node_id": node_id,
@@ -29,16 +30,7 @@ def claim_record(verdict: Verdict, *, subject: str, node_id: str, version: str, 
         "verdict": verdict.outcome.value,
         "reason": verdict.reason,
         "measure": {"name": claim.measure, "unit": claim.unit, "direction": claim.direction},
-        "estimate": None
-        if estimate is None
-        else {
-            "point": float(estimate.point),
-            "low": float(estimate.low),
-            "high": float(estimate.high),
-            "level": float(estimate.level),
-            "n": int(estimate.n),
-            "interval": estimate.method,
-        },
+        "estimate": estimated(verdict.estimate),
         "bounds": [float(claim.bounds[0]), float(claim.bounds[1])],
         "margin": float(claim.margin),
         "margin_source": claim.margin_source,
@@ -51,6 +43,20 @@ def claim_record(verdict: Verdict, *, subject: str, node_id: str, version: str, 
         "evidence": [evidence(piece) for piece in verdict.evidence],
         "controls": [],
         "rerun": rerun,
+    }
+
+
+def estimated(estimate: Estimate | None) -> dict[str, Any] | None:
+    """A number with its interval."""
+    if estimate is None:
+        return None
+    return {
+        "point": float(estimate.point),
+        "low": float(estimate.low),
+        "high": float(estimate.high),
+        "level": float(estimate.level),
+        "n": int(estimate.n),
+        "interval": estimate.method,
     }
 
 

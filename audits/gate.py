@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from audits import catalogue
 from audits.encode import described
 from audits.plan import Audited, Plan, family_size
+from audits.policy import Policy
 from audits.question import audit_of, documentation
 from camcore import statistics
+from camcore.subject import Ability
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 EXIT = {PASS: 0, FAIL: 1, INCONCLUSIVE: 6}
@@ -19,12 +22,24 @@ SCHEMA_VERSION = "1.1"
 KINDS = {"classes": "classifier", "captions": "images and captions", "boxes": "phrases in boxes"}
 
 
-def expected_claims(plan: Plan) -> list[tuple[str, str, str]]:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What decides which claims a model has to answer."""
+
+    subject: str  # its id
+    cams: tuple[str, ...]  # the methods whose maps are judged
+    able: tuple[Ability, ...]
+
+
+def asked(plan: Plan) -> list[Asked]:
+    """Of every model of a run."""
+    return [Asked(subject=one.id, cams=tuple(one.cams), able=tuple(one.roles)) for one in plan.audited]
+
+
+def expected_claims(policy: Policy, models: Sequence[Asked]) -> list[tuple[str, str, str]]:
     """(subject, claim id, severity) of every claim that the policy lists, of every model and its maps."""
     return [
-        (audited.id, name, severity)
-        for audited in plan.audited
-        for name, severity in catalogue.claims(plan.policy, audited.cams)
+        (model.subject, name, severity) for model in models for name, severity in catalogue.claims(policy, model.cams)
     ]
 
 
@@ -75,27 +90,7 @@ def assemble(
         seconds: Since the start.
         interrupted: Whether the run was stopped before its end.
     """
-    expected = expected_claims(plan)
-    place = {(subject, name): index for index, (subject, name, _) in enumerate(expected)}
-    claims = sorted(
-        ({**record} for record in records if (record["subject"], record["id"]) in place),
-        key=lambda record: place[record["subject"], record["id"]],
-    )
-    modules = catalogue.audit_modules(plan.policy)
-    caught_by = {name: documentation(module.__doc__ or "") for name, module in modules.items()}
-    sizes = {}
-    for audited in plan.audited:
-        sizes[audited.id] = family_size(plan.policy, audited.cams, audited.roles)
-        answered = {name for name, _ in catalogue.claims(plan.policy, audited.cams, able=audited.roles)}
-        family = [one for one in claims if one["subject"] == audited.id and one["gates"] and one["id"] in answered]
-        absent = [None] * (sizes[audited.id] - len(family))
-        adjusted = statistics.holm([*(claim["p"] for claim in family), *absent])
-        for claim, p_holm in zip(family, adjusted, strict=False):
-            claim["p_holm"] = p_holm
-    for claim in claims:
-        claim["controls"] = _names(caught_by[claim["audit"]]["caught_by"])
-    verdict = decide(claims, expected, required=plan.policy.required)
-    shown = {(claim["subject"], claim["id"]) for claim in claims}
+    decided = summed_up(plan.policy, asked(plan), records)
     return {
         "schema_version": SCHEMA_VERSION,
         "run": {
@@ -109,28 +104,56 @@ def assemble(
             "policy_path": plan.policy.path,
             "device": plan.device,
             "versions": versions(),
-            "family": {
-                "level": plan.policy.level,
-                "per_claim_level": statistics.simultaneous_level(plan.policy.level, max(sizes.values(), default=1)),
-                "claims": sum(sizes.values()),
-            },
+            "family": decided.pop("family"),
             "seconds": seconds,
             "interrupted": interrupted,
         },
         "subjects": [_subject(audited) for audited in plan.audited],
         "data": _data(plan),
+        **decided,
+    }
+
+
+def summed_up(policy: Policy, models: Sequence[Asked], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the policy makes of the finished claims: keys of results.json, and `family`, which belongs to `run`."""
+    expected = expected_claims(policy, models)
+    place = {(subject, name): index for index, (subject, name, _) in enumerate(expected)}
+    claims = sorted(
+        ({**record} for record in records if (record["subject"], record["id"]) in place),
+        key=lambda record: place[record["subject"], record["id"]],
+    )
+    modules = catalogue.audit_modules(policy)
+    documented = {name: documentation(module.__doc__ or "") for name, module in modules.items()}
+    sizes = {model.subject: family_size(policy, model.cams, model.able) for model in models}
+    for model in models:
+        answered = {name for name, _ in catalogue.claims(policy, model.cams, able=model.able)}
+        family = [one for one in claims if one["subject"] == model.subject and one["gates"] and one["id"] in answered]
+        absent = [None] * (sizes[model.subject] - len(family))
+        adjusted = statistics.holm([*(claim["p"] for claim in family), *absent])
+        for claim, p_holm in zip(family, adjusted, strict=False):
+            claim["p_holm"] = p_holm
+    for claim in claims:
+        claim["controls"] = _names(documented[claim["audit"]]["caught_by"])
+    verdict = decide(claims, expected, required=policy.required)
+    shown = {(claim["subject"], claim["id"]) for claim in claims}
+    return {
+        "family": {
+            "level": policy.level,
+            "per_claim_level": statistics.simultaneous_level(policy.level, max(sizes.values(), default=1)),
+            "claims": sum(sizes.values()),
+        },
         "audits": [
             {
                 "name": name,
                 "version": module.VERSION,
-                **caught_by[name],
-                "caught_by": _names(caught_by[name]["caught_by"]),
+                **documented[name],
+                "caught_by": _names(documented[name]["caught_by"]),
             }
             for name, module in modules.items()
         ],
         "claims": claims,
         "not_tested": [
-            *(f"{name}, which the policy requires: no verdict" for name in unanswered(claims, plan.policy.required)),
+            *(f"{name}, which the policy requires: no verdict" for name in unanswered(claims, policy.required)),
             *(f"{name} on {subject}: no verdict" for subject, name, _ in expected if (subject, name) not in shown),
         ],
         "verdict": verdict,
@@ -162,6 +185,8 @@ def _subject(audited: Audited) -> dict[str, Any]:
         "arch": type(subject.module).__name__,
         "n_params": sum(parameter.numel() for parameter in subject.module.parameters()),
         "kind": ", ".join(KINDS[ability] for ability in audited.roles),
+        "abilities": list(audited.roles),
+        "cams": list(audited.cams),
         "target_layer": subject.target_layer,
         "preprocess": f"{fitted}, {described(subject.preprocess)}",
         "unsafe": list(subject.unsafe),

@@ -66,6 +66,13 @@ OPTIONS = (
         help="pictures whose shape says one class and whose texture another, as <shape>/<shape>1-<texture>2.png; "
         "default: drawn ones for models of scenes, else none",
     ),
+    Option(
+        flag="--audit-template",
+        metavar="TEXT",
+        many=True,
+        help="what a model of captions that is asked about the classes of --data is told of each, {} for its name; "
+        "repeatable, as an ensemble; default: 'a photo of a {}'",
+    ),
     Option(flag="--audit-policy", metavar="FILE", help="TOML laid over audits/policy.toml"),
     Option(flag="--audit-profile", metavar="smoke|pr|release", default="pr", help="how much evidence; default: pr"),
     Option(
@@ -79,6 +86,12 @@ OPTIONS = (
         metavar="DIR",
         default="audit-report",
         help="folder for results.json and report.html; default: audit-report",
+    ),
+    Option(
+        flag="--audit-rejudge",
+        metavar="FILE",
+        help="judge this results.json again under --audit-policy, from the values that it holds: no model is loaded; "
+        "the outcome goes to --audit-report",
     ),
     Option(flag="--audit-resume", is_flag=True, help="go on with the run that --audit-report holds"),
     Option(flag="--audit-seed", metavar="N", default=0, convert=int, help="seed of every random draw; default: 0"),
@@ -97,10 +110,12 @@ class Settings:
     layer: str | None
     artefacts: tuple[Path, ...]
     cues: Path | None
+    templates: tuple[str, ...]  # empty: the default
     policy: Path | None
     profile: str
     device: str
     report: Path
+    rejudge: Path | None
     resume: bool
     seed: int
     batch_size: int | None
@@ -115,6 +130,7 @@ class Settings:
             ("--audit-layer", self.layer),
             *(("--audit-artefact", artefact) for artefact in self.artefacts),
             ("--audit-cues", self.cues),
+            *(("--audit-template", template) for template in self.templates),
             ("--audit-policy", self.policy),
             ("--audit-profile", self.profile),
             ("--audit-seed", self.seed),
@@ -160,10 +176,12 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         layer=found["layer"],
         artefacts=tuple(map(Path, found["artefact"] or ())),
         cues=Path(found["cues"]) if found["cues"] else None,
+        templates=tuple(found["template"] or ()),
         policy=Path(found["policy"]) if found["policy"] else None,
         profile=found["profile"],
         device=found["device"],
         report=Path(found["report"]),
+        rejudge=Path(found["rejudge"]) if found["rejudge"] else None,
         resume=bool(found["resume"]),
         seed=found["seed"],
         batch_size=found["batch_size"],

@@ -13,7 +13,7 @@ import torch
 from audits import catalogue, journal
 from audits.options import Settings
 from audits.policy import Policy, load_policy
-from audits.roles import ROLES, Asked, Role, trying
+from audits.roles import ROLES, Asked, Role, through_captions, trying
 from camcore import statistics
 from camcore.cam import METHODS, RECORDED, CamMethod, find_cam
 from camcore.engine import Terms
@@ -78,7 +78,7 @@ def chosen_cams(spec: str, names: Sequence[str]) -> dict[str, CamMethod]:
     Raises:
         BadInput: An unknown name.
     """
-    if first_ability(spec) != "classes":
+    if first_ability(spec) == "boxes":
         return {}
     if "all" in names:
         return dict(sorted(RECORDED.items()))
@@ -112,6 +112,11 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, Mapping[str, int]],
             subject = find_any(spec, weights=settings.weights, device=device, layer=settings.layer)
         roles = _roles(replace(subject, name=name), spec, cams, settings, policy, batch_sizes.get(name, {}))
         audited.append(Audited(id=name, roles=roles, cams=cams))
+    if settings.templates and not any({"captions", "classes"} <= one.roles.keys() for one in audited):
+        raise BadInput(
+            f"--audit-template {settings.templates[0]!r} is for a model of captions that is asked about classes: "
+            "give one with --model, and --data"
+        )
     if main and not settings.resume:
         with _writing(settings.report):
             journal.forget(settings.report)
@@ -133,7 +138,7 @@ def _roles(
     policy: Policy,
     batch_sizes: Mapping[str, int],
 ) -> dict[Ability, Role]:
-    able = abilities(subject)
+    able = (*abilities(subject), *through_captions(subject, settings))
     level = statistics.simultaneous_level(policy.level, family_size(policy, cams, able))
 
     def terms(batch_size: int) -> Terms:
@@ -173,7 +178,7 @@ def _writing(report: Path) -> Iterator[None]:
         ) from None
 
 
-def family_size(policy: Policy, cams: Mapping[str, CamMethod], able: Collection[Ability]) -> int:
+def family_size(policy: Policy, cams: Collection[str], able: Collection[Ability]) -> int:
     """Gating claims of one model: all that the policy lists, of it and of every chosen method, selected with -k or not.
 
     But for those that are about something that it does not score. At least 1, since claims that do not gate need a

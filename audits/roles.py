@@ -19,14 +19,16 @@ from camcore.cam import PARTIAL, CamMethod
 from camcore.engine import Terms
 from camcore.errors import BadInput, Undefined, one_line
 from camcore.images import Dataset
+from camcore.imagetext import PROBES, TwoTowers, as_classifier, with_map
 from camcore.record import record
-from camcore.subject import Ability, Classifier
+from camcore.subject import Ability, Classifier, Subject
 from camcore.throughput import fastest_batch_size
 from fixtures.controls import CONTROLS
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
-from fixtures.datasets.captions import Captions, drawn_captions, find_captions
+from fixtures.datasets.captions import Captions, drawn_captions, find_captions, has_captions
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
 
+TEMPLATES = ("a photo of a {}",)  # Radford et al. 2021, section 3.1.4
 PAIRS = 8  # groups of pictures and captions at a time
 
 
@@ -67,6 +69,9 @@ def classes(asked: Asked) -> Role:
     from fixtures.datasets.find import default_data, find_dataset  # torchvision's data sets, which a list does not need
 
     subject, settings, policy = asked.subject, asked.settings, asked.policy
+    if isinstance(subject, TwoTowers):
+        with trying(asked.spec):
+            subject = _prompted(subject, settings)
     if settings.cams and subject.target_layer is None:
         raise BadInput(
             f"--cam {settings.cams[0]} needs a map of features, and {asked.spec!r} has no layer that gives one; "
@@ -90,14 +95,46 @@ def classes(asked: Asked) -> Role:
     )
 
 
+def through_captions(subject: Subject, settings: Settings) -> tuple[Ability, ...]:
+    """What a model can do beside what it was made for: two towers classify, if `--data` says which classes."""
+    named = settings.data is not None and not has_captions(settings.data)
+    return ("classes",) if isinstance(subject, TwoTowers) and named else ()
+
+
+def _prompted(subject: TwoTowers, settings: Settings) -> Classifier:
+    """A classifier of the data's classes, by what a caption would call them."""
+    from fixtures.datasets.class_names import class_names
+
+    names = class_names(settings.data or "")
+    for template in settings.templates:
+        if "{}" not in template:
+            raise BadInput(f"--audit-template needs {{}} where the class's name goes, got {template!r}")
+    return as_classifier(with_map(subject, layer=settings.layer), names, templates=settings.templates or TEMPLATES)
+
+
 def captions(asked: Asked) -> Role:
     """As a scorer of captions, of the user's pictures and captions, or of groups that are drawn."""
     subject, settings, terms = asked.subject, asked.settings, asked.terms(asked.batch_size or PAIRS)
-    if settings.data is not None:
+    undefined: dict[str, str] = {}
+    if isinstance(subject, TwoTowers):
+        with trying(asked.spec):
+            subject = with_map(subject, layer=settings.layer)
+            undefined = undefined_methods(as_classifier(subject, PROBES), asked.cams)
+    elif settings.layer is not None:
+        raise BadInput(f"--audit-layer {settings.layer!r}: {asked.spec!r} has no tower of images; leave it out")
+    # two towers may be given classes: then of captions they are asked about scenes
+    if settings.data is not None and (has_captions(settings.data) or not isinstance(subject, TwoTowers)):
         given = find_captions(settings.data, geometry=subject.geometry)
-        return Role(subject=subject, dataset=given.dataset, terms=terms, captions=given)
+        return Role(subject=subject, dataset=given.dataset, terms=terms, undefined=undefined, captions=given)
     drawn = binding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
-    return Role(subject=subject, dataset=drawn.first, terms=terms, bindings=drawn, captions=drawn_captions(drawn))
+    return Role(
+        subject=subject,
+        dataset=drawn.first,
+        terms=terms,
+        undefined=undefined,
+        bindings=drawn,
+        captions=drawn_captions(drawn),
+    )
 
 
 ROLES: dict[Ability, Callable[[Asked], Role]] = {"classes": classes, "captions": captions}

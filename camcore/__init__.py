@@ -12,7 +12,7 @@ from camcore import cam
 from camcore.errors import BadInput
 from camcore.grid import Grid
 from camcore.images import Batch, Dataset, Geometry
-from camcore.imagetext import TwoTowers, as_classifier
+from camcore.imagetext import TwoTowers, as_classifier, as_scorer
 from camcore.layers import with_target_layer
 from camcore.record import Recording, ZeroGradient, record, record_layers
 from camcore.similarity import captions_as_classes
@@ -33,6 +33,7 @@ __all__ = [
     "TwoTowers",
     "ZeroGradient",
     "as_classifier",
+    "as_scorer",
     "cam",
     "captions_as_classes",
     "record",

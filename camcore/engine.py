@@ -88,7 +88,7 @@ def evaluate(
     """
     started = time.monotonic()
     ids = shuffled(dataset, terms.seed)[: terms.budget]
-    looks = [look for look in LOOKS if terms.early and terms.min_images <= look < len(ids)] + [len(ids)]
+    looks = looked_at(len(ids), least=terms.min_images) if terms.early else [len(ids)]
     verdict = _verdict(claim, {}, column, [], terms)
     fits = terms
     try:
@@ -122,6 +122,11 @@ def shuffled(dataset: Dataset, seed: int) -> list[str]:
     """The ids in the order in which every claim of the run walks them."""
     order = torch.randperm(len(dataset), generator=generator(seed, "order", dataset.sha256))
     return [dataset.ids[index] for index in order.tolist()]
+
+
+def looked_at(n: int, *, least: int) -> list[int]:
+    """The counts at which the interval of n values is updated: the last is n; before the least nothing is decided."""
+    return [look for look in LOOKS if least <= look < n] + [n]
 
 
 def measure_missing(
@@ -213,6 +218,18 @@ def _verdict(claim: Claim, rows: Mapping[str, Row], column: str, looks: Sequence
     if degenerate:
         reason += f" ({degenerate} of {n} images count as the worst case: {_named(rows, column)})"
     return replace(verdict, outcome=outcome, reason=reason, estimate=estimate, p=p, n_needed=needed_n)
+
+
+def judged_again(claim: Claim, values: Mapping[str, float], *, terms: Terms) -> Verdict:
+    """The verdict on values that were measured before: under another margin, level, or number of images that is enough.
+
+    Args:
+        claim: With the margin that counts now.
+        values: Unit -> value, in the order in which they were measured; NaN where there was nothing to judge.
+        terms: Of the level and of what is enough; budget and batch size play no part.
+    """
+    rows = {unit: {"value": value, "forwards": 0.0, "backwards": 0.0} for unit, value in values.items()}
+    return _verdict(claim, rows, "value", looked_at(len(rows), least=terms.min_images), terms)
 
 
 def _degenerate(rows: Mapping[str, Row], column: str) -> int:

@@ -20,12 +20,14 @@ from camcore.cost import count
 from camcore.images import Images
 from camcore.layers import with_target_layer
 from camcore.seeds import generator
-from camcore.similarity import captions_as_classes
+from camcore.similarity import Similarity
 from camcore.subject import Classifier, Subject, at_least_fp32, first_tensor
 
 Tokens = Mapping[str, Tensor]  # by the name that the text tower calls them; the first axis is the captions'
 AT_ONCE = 64  # captions per forward of the text tower
 NEIGHBOURS = 8  # along a line, among which a row that is the same must lie
+ENCODER = "encoder."  # what the image tower's layers begin with in the classifiers made of it
+PROBES = ("a photo of a cat", "two dogs on the left")  # captions that any model tells apart
 SAME = 1e-6  # two unit vectors that differ by no more in any coordinate differ by rounding alone
 
 
@@ -33,8 +35,9 @@ SAME = 1e-6  # two unit vectors that differ by no more in any coordinate differ 
 class TwoTowers(Subject):
     """An `ImageText` subject: CLIP (Radford et al. 2021, arXiv:2103.00020) or SigLIP (Zhai et al. 2023, 2303.15343).
 
-    `module` holds both towers. `target_layer` is a name within `embed_image`, where probing would not find the right
-    one; `grid` and `placement` are those of the classifier that `as_classifier` makes.
+    `module` holds both towers. `target_layer` is a name within `embed_image`: where probing would not find the right
+    one, or once it has been found (`with_map`). `grid` and `placement` are those of the classifiers made of it, which
+    then are not probed again.
     """
 
     tokenise: Callable[[Sequence[str]], Tokens]  # refuses captions that are longer than the model reads
@@ -145,19 +148,69 @@ def as_classifier(
                 f"expected a template with {{}} for the class, as in 'a photo of a {{}}', got {template!r}"
             )
     captions = [template.replace("{}", name) for name in classes for template in templates]
-    text = subject.embed_captions(captions).unflatten(0, (len(classes), len(templates))).mean(1)
-    asked = captions_as_classes(
-        subject.embed_image,
-        text,
-        tuple(classes),
-        geometry=subject.geometry,
+    means = subject.embed_captions(captions).unflatten(0, (len(classes), len(templates))).mean(1)
+    return _asked(subject, normalize(means, dim=1), tuple(classes), captions, layer)
+
+
+def as_scorer(subject: TwoTowers, said: Sequence[Sequence[str]]) -> Classifier:
+    """A classifier whose classes are said in as many wordings each, scored by the mean over the wordings' scores.
+
+    What `similarity` gives, averaged (and at the model's own scale): a map of its logits, or of a contrast of two,
+    explains what questions about captions judge. `as_classifier` averages embeddings instead, as a prompt ensemble.
+
+    Args:
+        subject: The two towers.
+        said: Of each class its wordings, as many of each; the first names the class.
+
+    Raises:
+        ValueError: Not as many wordings of each class, or two different captions with the same embedding.
+    """
+    counts = {len(wordings) for wordings in said}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(f"expected as many wordings of each class, at least one, got {sorted(counts)}")
+    captions = [caption for wordings in said for caption in wordings]
+    means = subject.embed_captions(captions).unflatten(0, (len(said), -1)).mean(1)
+    return _asked(subject, means, tuple(wordings[0] for wordings in said), captions, None)
+
+
+def with_map(subject: TwoTowers, *, layer: str | None = None) -> TwoTowers:
+    """The subject with its target layer, grid and placement found, once for all captions; unchanged if it has none.
+
+    Args:
+        subject: The two towers.
+        layer: The user's choice, by its name within the image tower or within a classifier made of it.
+
+    Raises:
+        BadInput: The chosen layer cannot be recorded.
+    """
+    named = layer and f"{ENCODER}{layer.removeprefix(ENCODER)}"
+    found = as_classifier(replace(subject, grid=None), PROBES, layer=named)
+    own = None if found.target_layer is None else found.target_layer.removeprefix(ENCODER)
+    return replace(subject, target_layer=own, grid=found.grid, placement=found.placement)
+
+
+def _asked(
+    subject: TwoTowers,
+    text: Float[Tensor, "classes d"],
+    classes: tuple[str, ...],
+    captions: Sequence[str],
+    layer: str | None,
+) -> Classifier:
+    """The tower of images with fixed rows to compare with, and its target layer."""
+    module = Similarity(subject.embed_image, text, subject.scale, subject.bias or 0.0, first_tensor)
+    asked = Classifier(
         name=subject.name,
-        scale=subject.scale,
-        bias=subject.bias or 0.0,
+        spec=subject.spec,
+        module=module.train(subject.embed_image.training),
+        geometry=subject.geometry,
         preprocess=subject.preprocess,
+        classes=classes,
+        # other captions are other classes, though the weights are the same: journals and baselines are keyed by this
+        sha256=hashlib.sha256("\0".join((subject.sha256, *captions)).encode()).hexdigest(),
+        weights=subject.weights,
+        unsafe=subject.unsafe,
     )
-    # other captions are other classes, though the weights are the same: journals and baselines are keyed by this
-    digest = hashlib.sha256("\0".join((subject.sha256, *captions)).encode()).hexdigest()
-    described = replace(asked, spec=subject.spec, sha256=digest, weights=subject.weights, unsafe=subject.unsafe)
-    own = subject.target_layer and f"encoder.{subject.target_layer}"
-    return with_target_layer(described, layer=layer or own)
+    own = subject.target_layer and f"{ENCODER}{subject.target_layer}"
+    if layer is None and own is not None and subject.grid is not None:
+        return replace(asked, target_layer=own, grid=subject.grid, placement=subject.placement)
+    return with_target_layer(asked, layer=layer or own)

@@ -23,8 +23,7 @@ class _Ran:
     output: Tensor
     grid: Grid | None
     key: tuple[int, int]  # storage and version: a block that only passes its last layer's output on has the same key
-    is_leaf: bool  # has no children
-    has_parameters: bool
+    weighs: bool  # has weights, and is not made of layers that ran: what it does with its weights it does itself
     projects: bool  # a linear map of tokens: queries, keys or values, each only a part of what attention reads
 
 
@@ -32,10 +31,11 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
     """The subject with its target layer, its grid and placement filled in; unchanged if it has no map of features.
 
     The target is the last output that (a) is a map with more than one place, (b) comes before the head (the last layer
-    with weights), (c) has the resolution of the last layer with weights before the head, so that pooling on the way to
-    the head does not count, and (d) has a non-zero gradient, which rules out the patches of a ViT's last block: nothing
-    after it mixes places, and the class token alone is read. Of several layers that give the same tensor the innermost;
-    of tokens not the queries, keys or values, which are parts of what attention reads, but the norm they are made of.
+    with weights, or the last module that reads its layers' weights without running them, as CLIP's attention pool
+    does), (c) has the resolution of the last layer with weights before the head, so that pooling on the way to the head
+    does not count, and (d) has a non-zero gradient, which rules out the patches of a ViT's last block: nothing after it
+    mixes places, and the class token alone is read. Of several layers that give the same tensor the innermost; of
+    tokens not the queries, keys or values, which are parts of what attention reads, but the norm they are made of.
 
     Args:
         subject: A classifier in eval mode.
@@ -46,11 +46,11 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
     if layer is not None:
         return _with_named_layer(subject, layer, probe)
     ran, score = _trace(subject, probe)
-    heads = [index for index, run in enumerate(ran) if run.is_leaf and run.has_parameters]
+    heads = [index for index, run in enumerate(ran) if run.weighs]
     if not heads or not score.requires_grad:
         return subject
     before = ran[: heads[-1]]
-    weighted = [run.grid for run in before if run.is_leaf and run.has_parameters and run.grid is not None]
+    weighted = [run.grid for run in before if run.weighs and run.grid is not None]
     if not weighted:
         return subject
     size = (weighted[-1].height, weighted[-1].width)
@@ -77,13 +77,15 @@ def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
     """Every layer that ran exactly once and gave a tensor, in the order in which they finished, and the top score."""
     ran: list[_Ran] = []
     times: dict[str, int] = {}
+    within: set[str] = set()  # what holds a layer with weights that ran
 
     def keep(name: str, module: nn.Module) -> Any:
-        is_leaf = next(module.children(), None) is None
-        has_parameters = next(module.parameters(recurse=False), None) is not None
+        has_weights = next(module.parameters(), None) is not None
+        around = [name[:end] for end, letter in enumerate(name) if letter == "."]
 
         def hook(_module: nn.Module, _args: Any, whole: Any) -> Any:
             times[name] = times.get(name, 0) + 1
+            within.update(around if has_weights else ())
             output = whole[0] if isinstance(whole, tuple | list) and whole else whole
             if isinstance(output, Tensor):
                 grid = _map_grid(output, subject, probe)
@@ -93,8 +95,7 @@ def _trace(subject: Classifier, probe: Tensor) -> tuple[list[_Ran], Tensor]:
                         output=output,
                         grid=grid,
                         key=(output.data_ptr(), output._version),
-                        is_leaf=is_leaf,
-                        has_parameters=has_parameters,
+                        weighs=has_weights and name not in within,
                         projects=isinstance(module, nn.Linear) and grid is not None and grid.layout == "tokens",
                     )
                 )

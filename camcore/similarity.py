@@ -13,10 +13,11 @@ CLIP_NORMALISE = Normalise(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.2686
 
 
 class Similarity(nn.Module):
-    """Scaled cosine similarity of an image's embedding with fixed embeddings of captions.
+    """Scaled product of an image's embedding, at length one, with fixed rows: the captions' embeddings.
 
-    Radford et al. 2021 (CLIP, arXiv:2103.00020), figure 3: logits_i = exp(t) · cos(image, caption_i); Zhai et al. 2023
-    (SigLIP, arXiv:2303.15343), algorithm 1, add a bias.
+    Rows of length one give Radford et al. 2021 (CLIP, arXiv:2103.00020), figure 3: logits_i = exp(t) · cos(image,
+    caption_i); Zhai et al. 2023 (SigLIP, arXiv:2303.15343), algorithm 1, add a bias. A row that is the mean of several
+    such gives the mean of their scores.
     """
 
     text: Tensor
@@ -34,7 +35,7 @@ class Similarity(nn.Module):
         self.scale = scale
         self.bias = bias
         self.embedding = embedding
-        self.register_buffer("text", nn.functional.normalize(text.detach(), dim=1), persistent=False)
+        self.register_buffer("text", text.detach(), persistent=False)
 
     def forward(self, images: Tensor) -> Float[Tensor, "b captions"]:
         """One score per image and caption."""
@@ -75,7 +76,8 @@ def captions_as_classes(
     """
     if len(captions) != len(text):
         raise ValueError(f"expected one embedding per caption, got {len(text)} embeddings for {len(captions)} captions")
-    module = Similarity(encoder, text, scale, bias, embedding).train(encoder.training)
+    unit = nn.functional.normalize(text, dim=1)
+    module = Similarity(encoder, unit, scale, bias, embedding).train(encoder.training)
     return Classifier(
         name=name, spec=name, module=module, geometry=geometry, preprocess=preprocess, classes=tuple(captions)
     )

@@ -64,6 +64,10 @@ class Subject(Record):
     preprocess: str
     unsafe: Many[str]
     """Opt-ins that let the model's files run code."""
+    abilities: Many[Literal["classes", "captions", "boxes"]] = ()
+    """What it is asked as. Since 1.1."""
+    cams: Many[str] = ()
+    """The methods whose maps are judged. Since 1.1."""
 
 
 class Skipped(Record):

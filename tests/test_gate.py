@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from audits import catalogue
-from audits.gate import EXIT, assemble, decide, expected_claims
+from audits.gate import EXIT, asked, assemble, decide, expected_claims
 from audits.options import read_settings
 from audits.plan import Audited, Plan, family_size
 from audits.policy import load_policy
@@ -144,7 +144,7 @@ def results(made: Plan, *records: dict[str, Any]) -> Results:
 
 def test_every_claim_of_the_policy_is_expected_of_every_model_and_method(tmp_path: Path) -> None:
     made = plan(tmp_path, "a", "b")
-    expected = expected_claims(made)
+    expected = expected_claims(made.policy, asked(made))
 
     of_maps = sum(question.of_map for question in catalogue.questions(made.policy).values())
     of_models = len(made.policy.claims) - of_maps
@@ -159,12 +159,12 @@ def test_what_was_not_tested_is_named_and_keeps_the_run_from_passing(tmp_path: P
     found = results(made, record("a", "wall/leakage[gradcam]", "PASS", p=0.01))
 
     assert (found.verdict, found.exit_code) == ("INCONCLUSIVE", 6)
-    assert len(found.not_tested) == len(expected_claims(made)) - 1
+    assert len(found.not_tested) == len(expected_claims(made.policy, asked(made))) - 1
     assert not any(line.startswith("wall/leakage[gradcam]") for line in found.not_tested)
 
 
 def test_claims_come_in_the_order_of_the_policy_and_strangers_are_left_out(tmp_path: Path) -> None:
-    names = [name for _, name, _ in expected_claims(plan(tmp_path, "a"))]
+    names = [name for _, name, _ in expected_claims(load_policy(None, profile="pr"), asked(plan(tmp_path, "a")))]
     backwards = [record("a", name, "PASS") for name in reversed(names)]
     found = results(plan(tmp_path, "a"), record("z", names[0], "FAIL"), record("a", "x/y[z]", "FAIL"), *backwards)
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from camcore import Geometry, ImageText, TwoTowers, as_classifier, cam, record
+from camcore import BadInput, Geometry, ImageText, TwoTowers, as_classifier, as_scorer, cam, record
 from camcore.cost import metered
-from camcore.imagetext import AT_ONCE, same_rows
+from camcore.imagetext import AT_ONCE, same_rows, with_map
 from camcore.seeds import generator
 from tests.tiny import CLASSES, SIZE, GapNet, as_they_are, randomised, some_images
 
@@ -185,6 +185,58 @@ def test_what_speaks_for_a_caption_rather_than_another_is_a_map():
     found = cam.hirescam(record(classifier, some_images(2), left, against=right))
     assert found.flatten(1).abs().amax(1).min() > 0
     torch.testing.assert_close(found, -cam.hirescam(record(classifier, some_images(2), right, against=left)))
+
+
+def test_a_scorer_gives_the_mean_of_the_wordings_scores_and_a_prompt_ensemble_does_not():
+    subject, images = towers(), some_images(3)
+    said = [[LEFT, "left, a mug"], [RIGHT, "right, a mug"]]
+    scorer = as_scorer(subject, said)
+    scores = subject.similarity(images, [caption for wordings in said for caption in wordings])
+    wanted = scores.unflatten(1, (2, 2)).mean(2) * subject.scale / 100
+    torch.testing.assert_close(scorer.logits(images), wanted)
+    assert scorer.classes == (LEFT, RIGHT)
+    assert scorer.sha256 != as_scorer(subject, [wordings[::-1] for wordings in said]).sha256
+    ensemble = as_classifier(subject, ["left", "right"], templates=["a mug on the {}", "{}, a mug"])
+    assert (ensemble.logits(images) - wanted).abs().max() > 1e-3  # means of length one are longer than means
+
+
+@pytest.mark.parametrize("said", [[], [[]], [[LEFT, DOG], [RIGHT]]])
+def test_a_scorer_needs_as_many_wordings_of_each_class(said):
+    with pytest.raises(ValueError, match="expected as many wordings of each class, at least one, got"):
+        as_scorer(towers(), said)
+
+
+def test_the_map_of_two_towers_is_found_once_for_all_captions():
+    subject = with_map(towers())
+    asked = as_classifier(towers(), [LEFT, DOG])
+    assert (f"encoder.{subject.target_layer}", subject.grid) == (asked.target_layer, asked.grid)
+    assert subject.placement == asked.placement
+    assert subject.placement.source == "traced"
+    with metered() as cost:
+        again = as_scorer(subject, [[LEFT], [DOG]])
+    assert (cost.forwards, cost.backwards) == (0, 0)
+    assert (again.target_layer, again.grid, again.placement) == (asked.target_layer, asked.grid, asked.placement)
+    images, target = some_images(2), torch.zeros(2, dtype=torch.long)
+    found, wanted = (cam.hirescam(record(one, images, target)) for one in (again, asked))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["conv1", "encoder.conv1"])
+def test_a_layer_is_named_within_the_image_tower_or_the_classifier(name):
+    subject = with_map(with_map(towers()), layer=name)
+    assert subject.target_layer == "conv1"
+    assert as_classifier(subject, [LEFT, DOG]).grid.height == SIZE
+
+
+def test_a_layer_that_two_towers_do_not_have_is_refused():
+    with pytest.raises(BadInput, match=r"no layer 'encoder.conv9' .* did you mean 'encoder.conv"):
+        with_map(towers(), layer="conv9")
+
+
+def test_two_towers_without_a_map_of_features_stay_as_they_are():
+    net = randomised(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, CLASSES)))
+    subject = replace(towers(), embed_image=net)
+    assert with_map(subject) == subject
 
 
 def test_a_squashed_picture_is_seen_whole():

@@ -130,6 +130,32 @@ def test_pooling_on_the_way_to_the_head_is_not_the_target():
     assert with_target_layer(tiny_subject(Pooled())).target_layer == "relu"
 
 
+class AttentionPool(nn.Module):
+    """As CLIP's: it reads its layers' weights, and runs none of them."""
+
+    def __init__(self, channels, given):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(channels, channels) for _ in range(3))
+        self.out = nn.Linear(channels, given)
+
+    def forward(self, maps):
+        places = maps.flatten(2).transpose(1, 2)
+        query = nn.functional.linear(places.mean(1, keepdim=True), self.query.weight, self.query.bias)
+        key, value = (nn.functional.linear(places, one.weight, one.bias) for one in (self.key, self.value))
+        found = nn.functional.scaled_dot_product_attention(query, key, value)[:, 0]
+        return nn.functional.linear(found, self.out.weight, self.out.bias)
+
+
+def test_an_attention_pool_is_a_head_though_its_layers_do_not_run():
+    def stem():
+        return [nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU()]
+
+    subject = with_target_layer(tiny_subject(nn.Sequential(*stem(), AttentionPool(6, CLASSES))))
+    assert (subject.target_layer, subject.grid) == ("3", map_of("channels_first", 4))
+    nested = with_target_layer(tiny_subject(nn.Sequential(nn.Sequential(*stem()), nn.Sequential(AttentionPool(6, 5)))))
+    assert (nested.target_layer, nested.grid) == ("0.3", map_of("channels_first", 4))
+
+
 def test_a_block_that_passes_on_its_last_layer_is_named_by_that_layer():
     net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Flatten(), nn.Linear(4 * 14 * 14, CLASSES))
     assert with_target_layer(tiny_subject(net)).target_layer == "0.1"

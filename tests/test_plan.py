@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
 from audits import catalogue
@@ -85,7 +86,7 @@ def test_a_model_of_captions_is_asked_about_groups_and_has_a_family_of_its_own(t
     of_captions = ("control:clip-oracle", "open_clip:RN50-quickgelu@openai", "hf:a/b")
     assert {first_ability(spec) for spec in of_captions} == {"captions"}
     assert {first_ability(spec) for spec in ("control:clean", "resnet50", "nonsense:x")} == {"classes"}
-    assert made.audited[0].cams == {}
+    assert list(made.audited[0].cams) == ["hirescam"]
     assert captions.terms.level == simultaneous_level(made.policy.level, len(gates))
     assert captions.dataset.ids == tuple(group.id for group in captions.bindings.groups)
     assert captions.dataset.read(captions.dataset.ids[1]).shape == (3, 96, 96)
@@ -93,6 +94,52 @@ def test_a_model_of_captions_is_asked_about_groups_and_has_a_family_of_its_own(t
     assert classes.terms == classifier(plan(tmp_path)).terms
     with pytest.raises(BadInput, match="--data 'scenes' has no captions: it does not exist"):
         plan(tmp_path, model=["control:clip-oracle"], data="scenes")
+    with pytest.raises(BadInput, match="--audit-layer 'pool': 'control:clip-oracle' has no tower of images"):
+        plan(tmp_path, model=["control:clip-oracle"], layer="pool")
+
+
+def test_two_towers_have_a_map_of_features_and_the_methods_and_the_layer_are_the_users(tmp_path: Path) -> None:
+    made = plan(tmp_path, model=["control:clip-by-hand"], cam=["gradcam", "attention_rollout"])
+    role = made.audited[0].roles["captions"]
+    assert list(made.audited[0].roles) == ["captions"]
+    assert list(made.audited[0].cams) == ["gradcam", "attention_rollout"]
+    assert (role.subject.target_layer, role.subject.grid.height) == ("pool", 12)
+    assert list(role.undefined) == ["attention_rollout"]
+
+    chosen = plan(tmp_path, model=["control:clip-by-hand"], layer="colours").audited[0].roles["captions"].subject
+    assert (chosen.target_layer, chosen.grid.height) == ("colours", 96)
+    with pytest.raises(BadInput, match=r"no layer 'encoder.pooling' .* did you mean 'encoder.pool'"):
+        plan(tmp_path, model=["control:clip-by-hand"], layer="pooling")
+
+
+def test_two_towers_are_asked_about_the_classes_of_the_data_if_any_is_named(tmp_path: Path) -> None:
+    made = plan(tmp_path, model=["control:clip-by-hand"], data="scenes")
+    roles = made.audited[0].roles
+    classifier = roles["classes"].subject
+    assert list(roles) == ["captions", "classes"]
+    assert classifier.classes == roles["classes"].dataset.classes
+    assert classifier.classes[:2] == ("ladybird", "beach ball")
+    assert classifier.target_layer == "encoder.pool"
+    assert classifier.sha256 != roles["captions"].subject.sha256
+    towers = roles["captions"].subject
+    images = roles["classes"].dataset.read(roles["classes"].dataset.ids[0])[None]
+    said = [f"a photo of a {name}" for name in classifier.classes]
+    torch.testing.assert_close(classifier.logits(images), towers.similarity(images, said))
+    family = family_size(made.policy, made.audited[0].cams, ["captions", "classes"])
+    assert {role.terms.level for role in roles.values()} == {simultaneous_level(made.policy.level, family)}
+
+    other = plan(tmp_path, model=["control:clip-by-hand"], data="scenes", template=["a {} here", "one {}"])
+    subject = other.audited[0].roles["classes"].subject
+    assert subject.classes == classifier.classes
+    assert subject.sha256 != classifier.sha256
+
+
+def test_a_template_needs_a_place_for_the_name_and_a_model_to_be_told_it(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"--audit-template needs \{} where the class's name goes, got 'a photo'"):
+        plan(tmp_path, model=["control:clip-by-hand"], data="scenes", template=["a photo"])
+    for given in ({"model": ["control:clip-by-hand"]}, {"model": ["control:clean"], "data": "scenes"}):
+        with pytest.raises(BadInput, match=r"--audit-template 'a \{}' is for a model of captions that is asked about"):
+            plan(tmp_path, template=["a {}"], **given)
 
 
 def test_the_level_does_not_depend_on_what_else_is_audited(tmp_path: Path) -> None:

@@ -137,6 +137,8 @@ def example(claims: list[dict[str, Any]] | None = None, **changes: Any) -> dict[
                 "target_layer": "layer4.2",
                 "preprocess": "resize 232, crop 224",
                 "unsafe": ["a pickle was loaded"],
+                "abilities": ["classes"],
+                "cams": [],
             }
         ],
         "data": [

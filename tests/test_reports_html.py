@@ -14,7 +14,7 @@ from reports import html
 from tests.test_reports_example import VERDICTS, claim, example, overlay, results
 
 ROOT = Path(__file__).parents[1]
-FIXED = {"type", "role", "kind", "severity", "verdict", "direction", "schema_version", "image", "saliency"}
+FIXED = {"abilities", "type", "role", "kind", "severity", "verdict", "direction", "schema_version", "image", "saliency"}
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',

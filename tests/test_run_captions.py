@@ -78,6 +78,21 @@ def test_a_folder_without_captions_ends_in_one_line(tmp_path: Path, make, words:
     assert words in refusal(prepare, settings, batch_sizes={})
 
 
+def test_two_towers_given_captions_are_asked_about_captions_alone_and_given_classes_about_scenes_too(
+    tmp_path: Path,
+) -> None:
+    given = {"model": ["control:clip-by-hand"], "data": str(folders.table(tmp_path / "data")), "batch_size": 8}
+    settings = {f"audit_option_{name}": value for name, value in {"report": str(tmp_path / "report"), **given}.items()}
+    (alone,) = prepare(read_settings(settings, {}), batch_sizes={}).audited
+    (both,) = prepare(read_settings({**settings, "audit_option_data": "scenes"}, {}), batch_sizes={}).audited
+
+    assert list(alone.roles) == ["captions"]
+    assert len(alone.roles["captions"].captions.items) == 2
+    assert alone.roles["captions"].bindings is None
+    assert list(both.roles) == ["captions", "classes"]
+    assert both.roles["captions"].captions.benchmark == "binding scenes"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the shared folder with photographs of relations is not here")
 def test_a_few_photographs_decide_nothing_for_any_model_at_hand(tmp_path: Path) -> None:

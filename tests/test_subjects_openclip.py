@@ -3,6 +3,7 @@ import logging
 import socket
 import sys
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -107,6 +108,16 @@ def test_the_last_map_that_is_read_is_the_target_and_its_contrast_is_a_map(saved
     rec = record(classifier, some_images(), left, against=right)
     for method in (cam.gradcam, cam.hirescam):
         assert method(rec).flatten(1).abs().amax(1).min() > 0
+
+
+def test_the_map_of_a_resnet_is_found_where_nobody_names_it(saved):
+    subject = find_image_text(f"open_clip:{saved['resnet']}")
+    found = as_classifier(replace(subject, target_layer=None), CAPTIONS)
+    named = as_classifier(subject, CAPTIONS)
+    assert found.target_layer == "encoder.layer4.0.act3"  # whose output is layer4's
+    target = torch.zeros(2, dtype=torch.long)
+    maps = [cam.hirescam(record(one, some_images(), target, against=target + 1)) for one in (found, named)]
+    torch.testing.assert_close(*maps)
 
 
 def test_a_subject_is_ready_to_be_asked_and_the_log_is_as_it_was(saved):

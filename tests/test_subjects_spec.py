@@ -51,8 +51,8 @@ def test_the_users_layer_is_the_target_layer():
         ("vgg16@IMAGENET1K_FEATURES", ["'IMAGENET1K_FEATURES'", "known: IMAGENET1K_V1"]),
         ("torchvison:resnet50", ["'torchvison'", "'torchvision'"]),
         ("timm:resnet50", ["'timm:resnet50'", "not supported yet"]),
-        ("hf:owner/name@rev", ["'hf:owner/name@rev'", "not supported yet"]),
-        ("open_clip:RN50-quickgelu@openai", ["not supported yet"]),
+        ("hf:owner/name@rev", ["'hf:owner/name@rev'", "score captions", "those of --data"]),
+        ("open_clip:RN50-quickgelu@openai", ["score captions", "as_classifier"]),
         ("mdetr:resnet101@x.pth", ["not supported yet"]),
     ],
 )

@@ -1,0 +1,118 @@
+"""`--audit-rejudge results.json`: a finished run under another policy, without the model.
+
+Margins, severities, level, waivers and what is required come from the policy; the values are those that were measured.
+A claim that the new policy would have measured on more images may come out inconclusive, with the number it needs.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from math import nan
+from typing import Any
+
+from audits import catalogue, gate
+from audits.encode import estimated, finite
+from audits.plan import family_size
+from audits.policy import Policy
+from audits.question import Question
+from audits.waivers import waived
+from camcore import statistics
+from camcore.engine import Terms, judged_again
+from camcore.errors import BadInput
+from camcore.verdict import Outcome, Verdict
+
+
+def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, today: date) -> dict[str, Any]:
+    """The same run under another policy.
+
+    Args:
+        results: What results.json holds, already checked against its schema.
+        policy: What counts now.
+        command: As it was typed.
+        today: The day on which waivers are looked at.
+
+    Raises:
+        BadInput: A claim was measured by another version of its audit, so that its margin may mean something else.
+    """
+    models = [_asked(subject, results["claims"]) for subject in results["subjects"]]
+    levels = {
+        model.subject: statistics.simultaneous_level(policy.level, family_size(policy, model.cams, model.able))
+        for model in models
+    }
+    questions, modules = catalogue.questions(policy), catalogue.audit_modules(policy)
+    records = []
+    for claim in results["claims"]:
+        module = modules.get(claim["audit"])
+        known = "there is none by that name" if module is None else f"this is version {module.VERSION!r}"
+        if module is None or claim["audit_version"] != module.VERSION:
+            raise BadInput(
+                f"{claim['id']} was measured by version {claim['audit_version']!r} of the audit {claim['audit']!r}, "
+                f"and {known}; run the audit again"
+            )
+        terms = Terms(
+            level=levels[claim["subject"]],
+            budget=len(claim["values"]),
+            seed=results["run"]["seed"],
+            batch_size=1,
+            min_images=policy.min_images,
+            max_degenerate=policy.max_degenerate,
+        )
+        records.append(_again(claim, questions[_name(claim)], policy, terms, today))
+    found = gate.summed_up(policy, models, records)
+    run = {
+        **results["run"],
+        "command": command,
+        "policy_sha256": policy.sha256,
+        "policy_path": policy.path,
+        "family": found.pop("family"),
+    }
+    return {**results, "schema_version": gate.SCHEMA_VERSION, "run": run, **found}
+
+
+def _name(claim: Mapping[str, Any]) -> str:
+    """Of its question, a key of the policy."""
+    return str(claim["id"]).partition("[")[0]
+
+
+def _method(claim: Mapping[str, Any]) -> str:
+    return str(claim["id"]).partition("[")[2].removesuffix("]")
+
+
+def _asked(subject: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> gate.Asked:
+    """Runs before 1.1 did not say what their models were asked as: then it is read off the claims."""
+    methods = dict.fromkeys(_method(claim) for claim in claims if claim["subject"] == subject["id"] and _method(claim))
+    able = tuple(ability for ability, words in gate.KINDS.items() if words in subject["kind"])
+    return gate.Asked(
+        subject=subject["id"],
+        cams=tuple(subject.get("cams") or methods),
+        able=tuple(subject.get("abilities") or able or ("classes",)),
+    )
+
+
+def _again(claim: Mapping[str, Any], question: Question, policy: Policy, terms: Terms, today: date) -> dict[str, Any]:
+    """The record of a claim, judged by what counts now."""
+    asked = question.claim(_method(claim), policy.claims[question.name])
+    verdict = Verdict(claim=asked, outcome=Outcome(claim["verdict"]), reason=claim["reason"])
+    judged: dict[str, Any] = {}
+    if claim["estimate"] is not None:  # else nothing was measured, and another margin changes nothing
+        values = {
+            unit: nan if value is None else value for unit, value in zip(claim["units"], claim["values"], strict=True)
+        }
+        verdict = judged_again(asked, values, terms=terms)
+        judged = {
+            "verdict": verdict.outcome.value,
+            "reason": verdict.reason,
+            "estimate": estimated(verdict.estimate),
+            "p": finite(verdict.p),
+            "n_needed": verdict.n_needed,
+        }
+    found = waived(verdict, claim["subject"], policy.waivers, today=today)
+    return {
+        **claim,
+        **judged,
+        "severity": asked.severity,
+        "gates": asked.gates,
+        "margin": asked.margin,
+        "margin_source": asked.margin_source,
+        "p_holm": None,
+        "waiver": None if found is None else found.record(),
+    }

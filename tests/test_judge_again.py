@@ -1,0 +1,136 @@
+"""A finished run under another policy: from its values alone."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audits import test_deletion as deletion
+from audits import test_wall as wall
+from audits.encode import claim_record
+from audits.gate import assemble
+from audits.judge_again import judge_again
+from audits.policy import Policy, load_policy
+from camcore.engine import Terms, judged_again
+from camcore.errors import BadInput
+from camcore.statistics import simultaneous_level
+from reports.schema import Results
+from tests.running import overlay, run
+from tests.test_gate import plan, record
+
+TODAY = date(2030, 1, 1)
+
+
+def measured(folder: Path, *, margin_of: Policy, **changes: Any) -> dict[str, Any]:
+    """A run of one model with one measured claim, as its results.json has it."""
+    values = {f"img{index}": 0.25 + 0.001 * index for index in range(64)}
+    claim = wall.LEAKAGE.claim("hirescam", margin_of.claims["wall/leakage"])
+    made = plan(folder, "a")
+    terms = Terms(level=0.99, budget=64, seed=0, batch_size=1)
+    verdict = judged_again(claim, values, terms=terms)
+    one = claim_record(verdict, subject="a", node_id="", version=wall.VERSION, rerun="") | {"waiver": None} | changes
+    broken = record("a", "deletion/beats_random[hirescam]", "ERROR") | {"reason": "it broke", "waiver": None}
+    broken["audit_version"] = deletion.VERSION
+    return assemble(made, [one, broken], command="", seconds=0.0, interrupted=False)
+
+
+def claims(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    Results.model_validate(found)
+    return {claim["id"]: claim for claim in found["claims"]}
+
+
+def test_another_margin_another_verdict_from_the_same_values(tmp_path: Path) -> None:
+    lenient = load_policy(overlay(tmp_path, '[claims."wall/leakage"]\nmargin = 0.9'), profile="pr")
+    old = measured(tmp_path, margin_of=lenient)
+    strict = load_policy(overlay(tmp_path, '[claims."wall/leakage"]\nmargin = 0.03\nseverity = "info"'), profile="pr")
+
+    new = judge_again(old, strict, command="again", today=TODAY)
+    one, other = (claims(found)["wall/leakage[hirescam]"] for found in (old, new))
+
+    assert (one["verdict"], other["verdict"]) == ("PASS", "FAIL")
+    assert one["values"] == other["values"]
+    assert (other["margin"], other["severity"], other["gates"]) == (0.03, "info", False)
+    assert new["run"]["policy_sha256"] == strict.sha256
+    assert new["run"]["command"] == "again"
+
+
+def test_the_level_is_that_of_the_new_family(tmp_path: Path) -> None:
+    shipped = load_policy(None, profile="pr")
+    alone = overlay(
+        tmp_path,
+        "".join(f'[claims."{name}"]\nseverity = "warn"\n' for name in shipped.claims if name != "wall/leakage"),
+    )
+
+    new = judge_again(measured(tmp_path, margin_of=shipped), load_policy(alone, profile="pr"), command="", today=TODAY)
+
+    # two methods, one claim that gates
+    assert claims(new)["wall/leakage[hirescam]"]["estimate"]["level"] == simultaneous_level(shipped.level, 2)
+    assert new["run"]["family"]["claims"] == 2
+
+
+def test_what_was_not_measured_stays_as_it_was(tmp_path: Path) -> None:
+    shipped = load_policy(None, profile="pr")
+
+    old = measured(tmp_path, margin_of=shipped)
+    new = judge_again(old, shipped, command="", today=TODAY)
+
+    assert claims(new)["deletion/beats_random[hirescam]"]["verdict"] == "ERROR"
+    assert claims(new)["deletion/beats_random[hirescam]"]["reason"] == "it broke"
+    assert new["verdict"] == old["verdict"] == "FAIL"  # of the other claim
+
+
+def test_a_waiver_of_the_new_policy_counts(tmp_path: Path) -> None:
+    text = (
+        '[claims."wall/leakage"]\nmargin = 0.03\n[[waivers]]\nclaim = "wall/leakage[*]"\nbound = 0.9\n'
+        'reason = "so"\nowner = "me"\nexpires = 2030-01-01\n'
+    )
+    policy = load_policy(overlay(tmp_path, text), profile="pr")
+    old = measured(tmp_path, margin_of=load_policy(None, profile="pr"))
+
+    found = claims(judge_again(old, policy, command="", today=TODAY))["wall/leakage[hirescam]"]
+    late = claims(judge_again(old, policy, command="", today=date(2030, 1, 2)))["wall/leakage[hirescam]"]
+
+    assert (found["verdict"], found["waiver"]["holds"]) == ("FAIL", True)
+    assert (late["verdict"], late["waiver"]["holds"]) == ("FAIL", False)
+
+
+@pytest.mark.parametrize("changes", [{"audit_version": "0"}, {"audit": "walls"}])
+def test_values_of_another_version_of_the_audit_are_refused(changes: dict[str, str], tmp_path: Path) -> None:
+    shipped = load_policy(None, profile="pr")
+    old = measured(tmp_path, margin_of=shipped)
+    old["claims"] = [{**claim, **changes} for claim in old["claims"]]
+
+    with pytest.raises(BadInput, match="run the audit again"):
+        judge_again(old, shipped, command="", today=TODAY)
+
+
+def test_a_run_of_1_0_is_read_off_its_claims(tmp_path: Path) -> None:
+    shipped = load_policy(None, profile="pr")
+    old = measured(tmp_path, margin_of=shipped)
+    new = judge_again(old, shipped, command="", today=TODAY)
+    for subject in old["subjects"]:
+        del subject["cams"], subject["abilities"]
+
+    again = judge_again(old, shipped, command="", today=TODAY)
+
+    # of its two methods, only one has a claim: all that can be known
+    assert again["run"]["family"]["claims"] < new["run"]["family"]["claims"]
+    assert claims(again)["wall/leakage[hirescam]"]["verdict"] == "FAIL"
+
+
+@pytest.mark.slow
+def test_the_same_policy_gives_the_same_run(tmp_path: Path) -> None:
+    options = ("--audit-profile", "smoke", "-k", "test_wall.py", "-p", "no:html", "--model", "control:edge_map")
+    first = run(tmp_path / "first", *options)
+
+    again = run(tmp_path / "again", "--audit-rejudge", tmp_path / "first" / "results.json")
+    refused = run(tmp_path / "again", "--audit-rejudge", tmp_path / "first" / "results.json")
+
+    assert again.code == first.code == 1
+    assert again.results["claims"] == first.results["claims"]
+    assert again.results["verdict"] == first.results["verdict"]
+    assert (tmp_path / "again" / "report.html").exists()
+    assert refused.code == 4
+    assert "holds a results.json already" in refused.output
+    assert "Traceback" not in refused.output

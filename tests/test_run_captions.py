@@ -81,7 +81,10 @@ def test_a_folder_without_captions_ends_in_one_line(tmp_path: Path, make, words:
 def test_two_towers_given_captions_are_asked_about_captions_alone_and_given_classes_about_scenes_too(
     tmp_path: Path,
 ) -> None:
-    given = {"model": ["control:clip-by-hand"], "data": str(folders.table(tmp_path / "data")), "batch_size": 8}
+    data = folders.table(tmp_path / "data")
+    for name in ("left.png", "right.png", "on.png"):
+        folders.picture(data / name, size=(100, 120))
+    given = {"model": ["control:clip-by-hand"], "data": str(data), "batch_size": 8}
     settings = {f"audit_option_{name}": value for name, value in {"report": str(tmp_path / "report"), **given}.items()}
     (alone,) = prepare(read_settings(settings, {}), batch_sizes={}).audited
     (both,) = prepare(read_settings({**settings, "audit_option_data": "scenes"}, {}), batch_sizes={}).audited

@@ -209,6 +209,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         conflicts=role.conflicts,
         bindings=role.bindings,
         captions=role.captions,
+        scenes=role.scenes,
         progress=progress if sys.stderr.isatty() else None,
         until=plan.until,
     )

@@ -26,6 +26,7 @@ from fixtures.artefacts import Artefact
 from fixtures.datasets.binding_scenes import Bindings
 from fixtures.datasets.captions import Captions
 from fixtures.datasets.cue_conflict import Conflicts
+from fixtures.datasets.grounding_scenes import GroundingScenes
 
 Premise = Callable[[Images], Mapping[str, Any]]
 Among = Callable[[Dataset, Mapping[str, Any]], Dataset]
@@ -60,6 +61,7 @@ class Ask:
     premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
     bindings: Bindings | None = None  # drawn groups of pictures and captions, if the model scores captions
     captions: Captions | None = None  # the same, or what the user brings
+    scenes: GroundingScenes | None = None  # groups of pictures with phrases, if the model finds what they name
     artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model

@@ -39,7 +39,8 @@ OPTIONS = (
         metavar="SPEC",
         many=True,
         help="model to audit, repeatable: resnet50, torchvision:resnet50@IMAGENET1K_V1, py:FILE.py:factory, "
-        "py:pkg.mod:factory (runs that code), control:NAME; default: control:clean",
+        "py:pkg.mod:factory (runs that code), control:NAME, mdetr:resnet101@FILE (finds phrases); "
+        "default: control:clean",
     ),
     Option(
         flag="--weights", metavar="FILE|random:SEED", help="weights for every --model, instead of the published ones"

@@ -27,6 +27,7 @@ from fixtures.controls import CONTROLS
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
 from fixtures.datasets.captions import Captions, drawn_captions, find_captions, has_captions
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
+from fixtures.datasets.grounding_scenes import GroundingScenes, grounding_scenes
 
 TEMPLATES = ("a photo of a {}",)  # Radford et al. 2021, section 3.1.4
 PAIRS = 8  # groups of pictures and captions at a time
@@ -43,6 +44,7 @@ class Role:
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for its classes
     bindings: Bindings | None = None  # drawn groups of pictures and captions, if it scores captions
     captions: Captions | None = None  # the same, or what the user brings
+    scenes: GroundingScenes | None = None  # groups of pictures with phrases, if it finds what they name
     premises: dict[str, Established] = field(default_factory=dict)  # established once for all methods
 
     @property
@@ -137,7 +139,18 @@ def captions(asked: Asked) -> Role:
     )
 
 
-ROLES: dict[Ability, Callable[[Asked], Role]] = {"classes": classes, "captions": captions}
+def boxes(asked: Asked) -> Role:
+    """As what finds phrases, of groups of pictures with phrases to be found."""
+    subject, settings = asked.subject, asked.settings
+    if settings.data is not None:
+        raise BadInput(
+            f"--data {settings.data!r} has no phrases for {asked.spec!r}; leave it out: grounding scenes are drawn"
+        )
+    scenes = grounding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
+    return Role(subject=subject, dataset=scenes.first, terms=asked.terms(asked.batch_size or PAIRS), scenes=scenes)
+
+
+ROLES: dict[Ability, Callable[[Asked], Role]] = {"classes": classes, "captions": captions, "boxes": boxes}
 
 
 def undefined_methods(subject: Classifier, cams: Mapping[str, CamMethod]) -> dict[str, str]:

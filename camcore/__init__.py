@@ -11,6 +11,7 @@ No files are written, nothing is plotted, nothing is fetched (`camcore.explain`,
 from camcore import cam
 from camcore.errors import BadInput
 from camcore.grid import Grid
+from camcore.grounding import BoxFinder
 from camcore.images import Batch, Dataset, Geometry
 from camcore.imagetext import TwoTowers, as_classifier, as_scorer
 from camcore.layers import with_target_layer
@@ -21,6 +22,7 @@ from camcore.subject import Classifier, Grounder, ImageText, Normalise, Subject
 __all__ = [
     "BadInput",
     "Batch",
+    "BoxFinder",
     "Classifier",
     "Dataset",
     "Geometry",

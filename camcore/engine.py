@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +17,13 @@ from camcore.errors import one_line
 from camcore.images import Batch, Dataset, Progress, load
 from camcore.record import ZeroGradient
 from camcore.seeds import generator
-from camcore.subject import Classifier
+from camcore.subject import Subject
 from camcore.throughput import is_out_of_memory
 from camcore.verdict import Claim, Evidence, Outcome, Verdict, judge
 
 # Named columns, one float per image; NaN: nothing to judge.
-Measure = Callable[[Classifier, Batch], Mapping[str, Tensor]]
-Show = Callable[[Classifier, Batch, Mapping[str, "Row"]], Iterable[Evidence]]
+Measure = Callable[[Any, Batch], Mapping[str, Tensor]]  # of a subject with the ability that is asked about
+Show = Callable[[Any, Batch, Mapping[str, "Row"]], Iterable[Evidence]]
 Row = Mapping[str, float]  # the columns of one image, and what it cost
 Journal = MutableMapping[str, Row]  # image id -> row; one journal per measurement, shared by all claims that read it
 
@@ -58,7 +59,7 @@ class Terms:
 def evaluate(
     claim: Claim,
     measure: Measure,
-    subject: Classifier,
+    subject: Subject,
     dataset: Dataset,
     *,
     column: str,
@@ -131,7 +132,7 @@ def looked_at(n: int, *, least: int) -> list[int]:
 
 def measure_missing(
     measure: Measure,
-    subject: Classifier,
+    subject: Subject,
     dataset: Dataset,
     ids: Sequence[str],
     *,
@@ -177,7 +178,7 @@ def measure_missing(
     return size
 
 
-def _measured(measure: Measure, subject: Classifier, batch: Batch) -> Mapping[str, Tensor]:
+def _measured(measure: Measure, subject: Subject, batch: Batch) -> Mapping[str, Tensor]:
     try:
         return measure(subject, batch)
     except ZeroGradient:
@@ -261,7 +262,7 @@ def _reason(outcome: Outcome, claim: Claim, n_needed: int | None, n: int) -> str
 
 
 def _evidence(
-    show: Show, subject: Classifier, dataset: Dataset, verdict: Verdict, rows: Mapping[str, Row], terms: Terms
+    show: Show, subject: Subject, dataset: Dataset, verdict: Verdict, rows: Mapping[str, Row], terms: Terms
 ) -> tuple[Evidence, ...]:
     """Evidence from the worst and the most typical images, always as one batch: the same on every run."""
     finite = {image_id: value for image_id, value in verdict.values.items() if isfinite(value)}

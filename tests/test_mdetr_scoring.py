@@ -5,8 +5,8 @@ from transformers import PreTrainedTokenizerFast
 
 from camcore.cost import metered
 from camcore.errors import BadInput
+from camcore.grounding import find_phrase
 from camcore.models.mdetr.processor import (
-    find_phrase,
     fitted_size,
     pad,
     phrase_tokens,

@@ -142,6 +142,40 @@ def test_a_template_needs_a_place_for_the_name_and_a_model_to_be_told_it(tmp_pat
             plan(tmp_path, template=["a {}"], **given)
 
 
+def test_a_model_that_finds_phrases_is_asked_about_scenes_with_phrases(tmp_path: Path) -> None:
+    (audited,) = plan(tmp_path, model=["control:grounder-oracle"]).audited
+    ((ability, role),) = audited.roles.items()
+
+    assert (ability, audited.cams) == ("boxes", {})
+    assert {first_ability(spec) for spec in ("control:grounder-oracle", "mdetr:resnet101@x.pth")} == {"boxes"}
+    assert role.dataset.ids == tuple(group.id for group in role.scenes.groups)
+    assert role.dataset.read(role.dataset.ids[0]).shape == (3, *role.subject.geometry.crop)
+    with pytest.raises(BadInput, match="--data 'scenes' has no phrases for 'control:grounder-oracle'"):
+        plan(tmp_path, model=["control:grounder-oracle"], data="scenes")
+    with pytest.raises(BadInput, match=r"'no/such\.pth' does not exist"):
+        plan(tmp_path, model=["mdetr:resnet101@no/such.pth"])
+
+
+def test_a_factory_that_returns_a_grounder_is_asked_about_boxes(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(GROUNDER, encoding="utf-8")
+    (audited,) = plan(tmp_path, model=[f"py:{tmp_path / 'mine.py'}:corner"]).audited
+
+    assert list(audited.roles) == ["boxes"]
+    assert "runs code from mine.py" in audited.subject.unsafe[0]
+
+
+GROUNDER = """
+import torch
+
+class Corner:
+    def ground(self, image, caption, phrase):
+        return torch.tensor([[0.0, 0.0, 9.0, 9.0]]), torch.ones(1)
+
+def corner():
+    return Corner()
+"""
+
+
 def test_the_level_does_not_depend_on_what_else_is_audited(tmp_path: Path) -> None:
     alone = classifier(plan(tmp_path, model=["control:clean"]))
     both = plan(tmp_path, model=["control:clean", "control:edge_map"])

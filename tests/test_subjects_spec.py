@@ -53,7 +53,7 @@ def test_the_users_layer_is_the_target_layer():
         ("timm:resnet50", ["'timm:resnet50'", "not supported yet"]),
         ("hf:owner/name@rev", ["'hf:owner/name@rev'", "score captions", "those of --data"]),
         ("open_clip:RN50-quickgelu@openai", ["score captions", "as_classifier"]),
-        ("mdetr:resnet101@x.pth", ["not supported yet"]),
+        ("mdetr:resnet101@x.pth", ["find phrases", "find_grounder"]),
     ],
 )
 def test_an_unknown_spec_is_refused_in_one_line(spec, words):

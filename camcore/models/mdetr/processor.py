@@ -4,7 +4,6 @@ Sizes and normalisation are those of the published models' evaluation, as DETR's
 section 4). RoBERTa tells capitals apart: captions are taken as they are.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -112,24 +111,6 @@ def tokenise(tokenizer: Tokenizer, captions: Sequence[str]) -> Tokens:
     ids = torch.tensor([encoding.ids + [PADDING] * (length - len(encoding.ids)) for encoding in encodings])
     lengths = torch.tensor([len(encoding.ids) for encoding in encodings])
     return Tokens(ids=ids, padding=torch.arange(length) >= lengths[:, None], encodings=encodings)
-
-
-def find_phrase(caption: str, phrase: str) -> tuple[int, int]:
-    """Where a phrase stands in a caption, in whole words: its first character and the one after its last.
-
-    Raises:
-        BadInput: It does not, or more than once: which of them is meant would be a guess.
-    """
-    words = phrase.strip()
-    left, right = (r"(?<!\w)" if words[:1].isalnum() else ""), (r"(?!\w)" if words[-1:].isalnum() else "")
-    found = [match.span() for match in re.finditer(left + re.escape(words) + right, caption)] if words else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise BadInput(f"expected {phrase!r} once in {caption!r}, it is there {len(found)} times; give a longer phrase")
-    other_case = words and re.search(left + re.escape(words) + right, caption, re.IGNORECASE)
-    hint = f"in another case ({other_case[0]!r}); write it so" if other_case else "not there; give words of the caption"
-    raise BadInput(f"expected {phrase!r} in {caption!r}, it is {hint}")
 
 
 def phrase_tokens(encoding: Encoding, span: tuple[int, int]) -> range:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from camcore.cost import count
 from camcore.errors import BadInput
+from camcore.grounding import find_phrase
 from camcore.images import Image
 from camcore.models.mdetr.model import MDETR
 from camcore.models.mdetr.processor import (
     LONGER,
     SHORTER,
-    find_phrase,
     pad,
     phrase_tokens,
     prepare,

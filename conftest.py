@@ -208,6 +208,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         artefacts=plan.artefacts,
         conflicts=role.conflicts,
         bindings=role.bindings,
+        captions=role.captions,
         scenes=role.scenes,
         progress=progress if sys.stderr.isatty() else None,
         until=plan.until,

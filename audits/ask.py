@@ -24,6 +24,7 @@ from camcore.subject import Ability
 from camcore.verdict import Claim, Outcome, Verdict
 from fixtures.artefacts import Artefact
 from fixtures.datasets.binding_scenes import Bindings
+from fixtures.datasets.captions import Captions
 from fixtures.datasets.cue_conflict import Conflicts
 from fixtures.datasets.grounding_scenes import GroundingScenes
 
@@ -58,7 +59,8 @@ class Ask:
     node_id: str
     conclude: Callable[[Verdict, Waived | None], None]  # tells pytest
     premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
-    bindings: Bindings | None = None  # groups of pictures and captions, if the model scores captions
+    bindings: Bindings | None = None  # drawn groups of pictures and captions, if the model scores captions
+    captions: Captions | None = None  # the same, or what the user brings
     scenes: GroundingScenes | None = None  # groups of pictures with phrases, if the model finds what they name
     artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
@@ -85,6 +87,7 @@ class Ask:
         premise: Premise | None = None,
         among: Among | None = None,
         apart: str = "",
+        early: bool = True,
     ) -> None:
         """Put the question and conclude.
 
@@ -101,6 +104,8 @@ class Ask:
             among: Which of the images the claim is about, once the premise has been established; all, if not given.
             apart: What the claim is about, where an audit's claims share neither a premise nor measured rows; claims
                 with the same word share both.
+            early: Whether a verdict that is certain stops the measuring; not where what is shown beside it is quoted as
+                the score of a whole set.
         """
         claim = question.claim(cam, self.policy.claims[question.name])
         measurement = self._key(question.audit, version, apart)
@@ -111,7 +116,8 @@ class Ask:
         if known is not None and not _to_be_tried_again(known):
             self._conclude(key, concluded(claim, known), known)
             return
-        verdict = self._verdict(
+        asked = self if early else replace(self, terms=replace(self.terms, early=False))
+        verdict = asked._verdict(
             question, claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
         )
         record = claim_record(

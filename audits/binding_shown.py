@@ -10,20 +10,15 @@ from camcore.engine import WORST, Row
 from camcore.images import Batch, Images
 from camcore.subject import ImageText
 from camcore.verdict import Evidence, Overlay, Table
-from fixtures.datasets.binding_scenes import RELATIONS, Bindings, Group
+from fixtures.datasets.captions import Captions, Item
 
 RATES = ("interaction", "text", "image", "group")
 NEUTRAL = "a picture"  # a caption that says nothing of what is where
 
 
-def named(bindings: Bindings) -> dict[str, Group]:
-    """The groups by their ids."""
-    return {group.id: group for group in bindings.groups}
-
-
-def pictures_of(bindings: Bindings, group: Group, batch: Batch) -> Images:
-    """A group's two pictures, where and as the batch's are."""
-    return torch.stack(bindings.draw(group)[0]).to(batch.images)
+def pictures_of(subject: ImageText, captions: Captions, group: Item, batch: Batch) -> Images:
+    """A group's two pictures as the subject takes them, where and as the batch's are."""
+    return captions.pictures(group, subject.geometry).to(batch.images)
 
 
 def show(
@@ -33,13 +28,12 @@ def show(
     *,
     column: str,
     tables: bool,
-    bindings: Bindings,
+    captions: Captions,
 ) -> Iterable[Evidence]:
     """Both pictures of each group with the scores of both captions; every relation's rates, with `tables`."""
-    groups = named(bindings)
     for index, image_id in enumerate(batch.ids):
-        group, row = groups[image_id], rows[image_id]
-        for picture, image in enumerate(pictures_of(bindings, group, batch)):
+        group, row = captions.by_id[image_id], rows[image_id]
+        for picture, image in enumerate(pictures_of(subject, captions, group, batch)):
             own, other = (row[f"score:{picture}{caption}"] for caption in (picture, 1 - picture))
             true, false = (group.captions[caption][0] for caption in (picture, 1 - picture))
             preferred = "level" if own == other else "the true one" if own > other else "the FALSE one"
@@ -52,12 +46,13 @@ def show(
                 saliency=None,
             )
     if tables:
-        yield from _tables(rows, groups)
+        yield from _tables(rows, captions.by_id)
 
 
-def _tables(rows: Mapping[str, Row], groups: Mapping[str, Group]) -> Iterable[Table]:
+def _tables(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Iterable[Table]:
+    relations = dict.fromkeys(group.relation for group in groups.values())
     lines = [("all", list(rows.values()))]
-    lines += [(name, [row for one, row in rows.items() if groups[one].relation == name]) for name in RELATIONS]
+    lines += [(name, [row for one, row in rows.items() if groups[one].relation == name]) for name in relations]
     lines = [(name, part) for name, part in lines if part]
     yield Table(
         title="How many groups are right, by relation (share with its exact 95 % interval; by luck 0.5 of the "

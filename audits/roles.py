@@ -25,6 +25,7 @@ from camcore.subject import Ability, Classifier, Subject
 from camcore.throughput import fastest_batch_size
 from fixtures.controls import CONTROLS
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
+from fixtures.datasets.captions import Captions, drawn_captions, find_captions, has_captions
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
 from fixtures.datasets.grounding_scenes import GroundingScenes, grounding_scenes
 
@@ -41,7 +42,8 @@ class Role:
     terms: Terms
     undefined: Mapping[str, str] = field(default_factory=dict)  # methods that it has no such map of, with the reason
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for its classes
-    bindings: Bindings | None = None  # groups of pictures and captions, if it scores captions
+    bindings: Bindings | None = None  # drawn groups of pictures and captions, if it scores captions
+    captions: Captions | None = None  # the same, or what the user brings
     scenes: GroundingScenes | None = None  # groups of pictures with phrases, if it finds what they name
     premises: dict[str, Established] = field(default_factory=dict)  # established once for all methods
 
@@ -97,7 +99,8 @@ def classes(asked: Asked) -> Role:
 
 def through_captions(subject: Subject, settings: Settings) -> tuple[Ability, ...]:
     """What a model can do beside what it was made for: two towers classify, if `--data` says which classes."""
-    return ("classes",) if isinstance(subject, TwoTowers) and settings.data is not None else ()
+    named = settings.data is not None and not has_captions(settings.data)
+    return ("classes",) if isinstance(subject, TwoTowers) and named else ()
 
 
 def _prompted(subject: TwoTowers, settings: Settings) -> Classifier:
@@ -112,24 +115,27 @@ def _prompted(subject: TwoTowers, settings: Settings) -> Classifier:
 
 
 def captions(asked: Asked) -> Role:
-    """As a scorer of captions, of groups of pictures and captions."""
-    subject, settings = asked.subject, asked.settings
+    """As a scorer of captions, of the user's pictures and captions, or of groups that are drawn."""
+    subject, settings, terms = asked.subject, asked.settings, asked.terms(asked.batch_size or PAIRS)
     undefined: dict[str, str] = {}
     if isinstance(subject, TwoTowers):
         with trying(asked.spec):
             subject = with_map(subject, layer=settings.layer)
             undefined = undefined_methods(as_classifier(subject, PROBES), asked.cams)
-    elif settings.data is not None:
-        raise BadInput(f"--data {settings.data!r} has no captions for {asked.spec!r}; leave it out: scenes are drawn")
     elif settings.layer is not None:
         raise BadInput(f"--audit-layer {settings.layer!r}: {asked.spec!r} has no tower of images; leave it out")
-    bindings = binding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
+    # two towers may be given classes: then of captions they are asked about scenes
+    if settings.data is not None and (has_captions(settings.data) or not isinstance(subject, TwoTowers)):
+        given = find_captions(settings.data, geometry=subject.geometry)
+        return Role(subject=subject, dataset=given.dataset, terms=terms, undefined=undefined, captions=given)
+    drawn = binding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
     return Role(
         subject=subject,
-        dataset=bindings.first,
-        terms=asked.terms(asked.batch_size or PAIRS),
+        dataset=drawn.first,
+        terms=terms,
         undefined=undefined,
-        bindings=bindings,
+        bindings=drawn,
+        captions=drawn_captions(drawn),
     )
 
 

@@ -53,6 +53,7 @@ class Terms:
     batch_size: int
     min_images: int = 16  # fewer decide nothing
     max_degenerate: float = 0.05  # share of images that may give nothing to judge
+    early: bool = True  # whether a verdict that is certain may stop the measuring before the budget is spent
 
 
 def evaluate(
@@ -88,7 +89,7 @@ def evaluate(
     """
     started = time.monotonic()
     ids = shuffled(dataset, terms.seed)[: terms.budget]
-    looks = looked_at(len(ids), least=terms.min_images)
+    looks = looked_at(len(ids), least=terms.min_images) if terms.early else [len(ids)]
     verdict = _verdict(claim, {}, column, [], terms)
     fits = terms
     try:

@@ -14,6 +14,7 @@ from camcore.subject import ImageText
 from camcore.verdict import Overlay, Table
 from fixtures.controls import binding_scorers as scorers
 from fixtures.datasets.binding_scenes import RELATIONS, Bindings, binding_scenes
+from fixtures.datasets.captions import drawn_captions
 from fixtures.subjects.spec import find_image_text
 from fixtures.vision_language.tiny_clip import save_tiny_clip
 
@@ -36,11 +37,11 @@ def test_what_is_measured_of_a_group_does_not_depend_on_its_batch_and_costs_thre
     subject = scorers.scorer("oracle", scorers.oracle)
     assert isinstance(subject, ImageText)
     with metered() as cost:
-        together = audit.binding(subject, batch(bindings), bindings=bindings)
+        together = audit.binding(subject, batch(bindings), captions=drawn_captions(bindings))
 
     assert (cost.forwards, cost.backwards) == (3 * COUNT, 0)  # a grey picture beside the two
     for index in range(0, COUNT, 3):
-        alone = audit.binding(subject, batch(bindings, index), bindings=bindings)
+        alone = audit.binding(subject, batch(bindings, index), captions=drawn_captions(bindings))
         for name, column in alone.items():
             torch.testing.assert_close(column[0], together[name][index], msg=name)
     for column in ("interaction", "group", "by_caption", "by_picture"):
@@ -50,7 +51,7 @@ def test_what_is_measured_of_a_group_does_not_depend_on_its_batch_and_costs_thre
 @pytest.mark.slow
 def test_the_oracle_is_right_and_the_others_are_as_their_defect_has_it(bindings: Bindings) -> None:
     found = {
-        score.__name__: audit.binding(scorers.scorer("x", score), batch(bindings), bindings=bindings)
+        score.__name__: audit.binding(scorers.scorer("x", score), batch(bindings), captions=drawn_captions(bindings))
         for score in (scorers.oracle, scorers.mirrored, scorers.bag_of_words, scorers.constant)
     }
 
@@ -70,7 +71,9 @@ def test_the_mean_over_wordings_cancels_which_thing_is_named_first(bindings: Bin
         said = [[word for word in caption.split() if word in names] for caption in captions]
         return torch.stack([mass[:, names.index(words[0])] if words else mass[:, 0] for words in said], 1)
 
-    found = audit.binding(scorers.scorer("x", first_named_and_larger), batch(bindings), bindings=bindings)
+    found = audit.binding(
+        scorers.scorer("x", first_named_and_larger), batch(bindings), captions=drawn_captions(bindings)
+    )
     torch.testing.assert_close(found["margin"], torch.zeros(COUNT, dtype=torch.float64), atol=1e-7, rtol=0)
 
 
@@ -83,13 +86,13 @@ def test_half_are_right_by_the_caption_or_the_picture_alone_however_much_that_de
         columns = torch.arange(images.shape[3], dtype=images.dtype)
         return (images[:, 0] * columns).sum((1, 2))[:, None].expand(-1, len(said))
 
-    found = audit.binding(scorers.scorer("captions", captions), batch(bindings), bindings=bindings)
+    found = audit.binding(scorers.scorer("captions", captions), batch(bindings), captions=drawn_captions(bindings))
     told = torch.tensor([sum(map(ord, "".join(a))) != sum(map(ord, "".join(b))) for a, b in said_of(bindings)])
     assert torch.equal(found["text_only"], told.double() / 2)
     assert torch.equal(found["by_caption"], told.double())
     assert not (found["by_picture"] + found["picture_only"] + found["interaction"]).any()
 
-    found = audit.binding(scorers.scorer("pictures", pictures), batch(bindings), bindings=bindings)
+    found = audit.binding(scorers.scorer("pictures", pictures), batch(bindings), captions=drawn_captions(bindings))
     assert (found["picture_only"] == 0.5).all()
     assert (found["by_picture"] == 1).all()
     assert not (found["by_caption"] + found["text_only"] + found["interaction"]).any()
@@ -138,12 +141,12 @@ def test_captions_of_two_groups_that_the_model_cannot_tell_apart_are_never_compa
 
 def test_a_claim_of_a_relation_is_about_its_groups_alone(bindings: Bindings) -> None:
     for relation, question in audit.RELATED.items():
-        held = audit.about(bindings.first, bindings, question)
+        held = audit.about(drawn_captions(bindings), question)
         assert held.ids == tuple(group.id for group in bindings.groups if group.relation == relation)
-    assert audit.about(bindings.first, bindings, audit.GROUP).ids == bindings.first.ids
+    assert audit.about(drawn_captions(bindings), audit.GROUP).ids == bindings.first.ids
     one = binding_scenes(2, seed=1, size=48, relations=("on",))
     with pytest.raises(Undefined, match="none of the groups is about left and right"):
-        audit.about(one.first, one, audit.RELATED["left"])
+        audit.about(drawn_captions(one), audit.RELATED["left"])
 
 
 def test_captions_are_read_and_others_are_not() -> None:
@@ -158,9 +161,9 @@ def test_captions_are_read_and_others_are_not() -> None:
 @pytest.mark.slow
 def test_what_is_shown_has_both_pictures_with_their_own_caption_first(bindings: Bindings) -> None:
     subject, some = scorers.scorer("oracle", scorers.oracle), batch(bindings)
-    columns = audit.binding(subject, some, bindings=bindings)
+    columns = audit.binding(subject, some, captions=drawn_captions(bindings))
     rows = {one: {key: float(column[at]) for key, column in columns.items()} for at, one in enumerate(some.ids)}
-    shown = list(audit.show(subject, some, rows, column="interaction", tables=True, bindings=bindings))
+    shown = list(audit.show(subject, some, rows, column="interaction", tables=True, captions=drawn_captions(bindings)))
 
     pictures = [one for one in shown if isinstance(one, Overlay)]
     assert len(pictures) == 2 * COUNT
@@ -179,7 +182,7 @@ def test_what_is_shown_has_both_pictures_with_their_own_caption_first(bindings: 
         "0.00",
         "0.00",
     )  # level: a grey picture and "a picture" say nothing
-    alone = audit.show(subject, some, rows, column="interaction", tables=False, bindings=bindings)
+    alone = audit.show(subject, some, rows, column="interaction", tables=False, captions=drawn_captions(bindings))
     assert not any(isinstance(one, Table) for one in alone)
 
 
@@ -191,7 +194,7 @@ def test_a_clip_from_a_folder_is_asked_like_any_other(bindings: Bindings, tmp_pa
     data = drawn.first
     some = load(data, data.ids, subject.geometry, seed=0, device=subject.device)
     with metered() as cost:
-        columns = audit.binding(subject, some, bindings=drawn)
+        columns = audit.binding(subject, some, captions=drawn_captions(drawn))
 
     assert cost.forwards == 12
     assert columns["margin"].isfinite().all()

@@ -76,6 +76,15 @@ def test_measuring_stops_at_the_look_that_is_certain(subject: Classifier) -> Non
     assert len(verdict.values) == LOOKS[0]
 
 
+def test_a_set_whose_score_is_quoted_is_measured_to_the_end_of_the_budget_and_looked_at_once(
+    subject: Classifier,
+) -> None:
+    verdict = put(subject, constant(1.0), terms=replace(TERMS, early=False))
+
+    assert put(subject, constant(1.0)).estimate.n < len(verdict.values) == TERMS.budget
+    assert verdict.estimate == confidence_sequence([1.0] * 128, level=0.95, bounds=(0, 1), counts=[128])
+
+
 def test_no_image_is_measured_that_no_look_asked_for(subject: Classifier) -> None:
     journal: dict[str, Row] = {}
     verdict = put(subject, constant(1.0), terms=replace(TERMS, batch_size=100), journal=journal)

@@ -92,7 +92,7 @@ def test_a_model_of_captions_is_asked_about_groups_and_has_a_family_of_its_own(t
     assert captions.dataset.read(captions.dataset.ids[1]).shape == (3, 96, 96)
     assert classes.bindings is None
     assert classes.terms == classifier(plan(tmp_path)).terms
-    with pytest.raises(BadInput, match="--data 'scenes' has no captions for 'control:clip-oracle'"):
+    with pytest.raises(BadInput, match="--data 'scenes' has no captions: it does not exist"):
         plan(tmp_path, model=["control:clip-oracle"], data="scenes")
     with pytest.raises(BadInput, match="--audit-layer 'pool': 'control:clip-oracle' has no tower of images"):
         plan(tmp_path, model=["control:clip-oracle"], layer="pool")

@@ -2,6 +2,7 @@
 
 from camcore.statistics.betting import confidence_sequence, equivalence_p_value, n_needed, p_value
 from camcore.statistics.estimate import Estimate
+from camcore.statistics.macro import macro_mean
 from camcore.statistics.multiplicity import holm, simultaneous_level
 from camcore.statistics.paired import cluster_means, paired_differences
 from camcore.statistics.proportion import clopper_pearson
@@ -13,6 +14,7 @@ __all__ = [
     "confidence_sequence",
     "equivalence_p_value",
     "holm",
+    "macro_mean",
     "n_needed",
     "p_value",
     "paired_differences",

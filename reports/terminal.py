@@ -19,16 +19,22 @@ def table(results: Results, *, colour: bool = False) -> str:
         results: The run.
         colour: Whether to wrap verdicts in ANSI colours.
     """
-    rows = [_cells(claim, several=len(results.subjects) > 1) for claim in results.claims]
+    asides = wording.asides(results.claims)
+    apart = {id(claim) for claims in asides.values() for claim in claims}
+    judged = [claim for claim in results.claims if id(claim) not in apart]
+    rows = [_cells(claim, several=len(results.subjects) > 1) for claim in judged]
     widths = [max(len(row[i]) for row in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
     lines = [_line(COLUMNS, widths), "-" * (sum(widths) + 2 * (len(widths) - 1))]
-    for claim, row in zip(results.claims, rows, strict=True):
+    for claim, row in zip(judged, rows, strict=True):
         line = _line(row, widths)
         lines.append(_painted(line, claim.verdict, len(row[0])) if colour else line)
         if wanted := wording.wanted(claim):
             lines.append(f"{' ' * widths[0]}  {wanted}")
         if waiver := printable(wording.waiver(claim)):
             lines += [f"{' ' * widths[0]}  {line}" for line in wrap(waiver, WIDTH - widths[0] - 2)]
+    for (_, reason), claims in asides.items():
+        told = f"NOT APPLICABLE  {len(claims)} claims of {wording.audits_of(claims)}: {reason}"
+        lines += wrap(printable(told), WIDTH, subsequent_indent=" " * 16)
     return "\n".join([*lines, "", *_wrapped(printable(wording.verdict_sentence(results)))])
 
 

@@ -13,6 +13,7 @@ VERDICT_WORDS = {
     "NOT_APPLICABLE": "Not applicable",
     "ERROR": "Error",
 }
+SEVERAL = 3  # claims that do not apply for one reason are told together from here on
 KIND_WORDS = {"MFT": "minimum functionality test", "INV": "invariance test", "DIR": "directional expectation test"}
 SEVERITY_WORDS = {"gate": "gates", "warn": "warns", "info": "informs"}
 EXIT_CODES = {
@@ -45,7 +46,11 @@ def verdict_sentence(results: Results) -> str:
     ]
     if results.verdict == "PASS":
         shown = f"all {total} hold" if count["PASS"] > 1 else f"its {total} holds"
-        what = ", ".join([f"{count['PASS']} of {total} hold", *asides]) if asides else shown
+        if waived:
+            shown = f"{count['PASS']} of {total} hold"
+        elif asides:
+            shown = f"what gates and applies holds, {count['PASS']} of {total}"
+        what = ", ".join([shown, *asides])
         return f"{_said(everyone, 'PASSES', 'PASS')}: {what}."
     if results.verdict == "FAIL":
         fails = f"{count['FAIL']} of {total} {'fails' if count['FAIL'] == 1 else 'fail'}"
@@ -124,6 +129,21 @@ def numbers(claim: Claim) -> str:
     return (
         f"{point(claim)} {interval(claim)}, {percent(estimate.level)} {kind}, n = {estimate.n:,}; needs {needs(claim)}"
     )
+
+
+def asides(claims: Sequence[Claim]) -> dict[tuple[str, str], list[Claim]]:
+    """(subject, reason) -> the claims that do not apply for it, where several share one: they are told in one line."""
+    found: dict[tuple[str, str], list[Claim]] = {}
+    for claim in claims:
+        if claim.verdict == "NOT_APPLICABLE":
+            found.setdefault((claim.subject, claim.reason), []).append(claim)
+    return {key: same for key, same in found.items() if len(same) >= SEVERAL}
+
+
+def audits_of(claims: Sequence[Claim]) -> str:
+    """The names of their audits, for example "bias, deletion and wall"."""
+    *first, last = dict.fromkeys(claim.audit for claim in claims)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def waiver(claim: Claim) -> str:

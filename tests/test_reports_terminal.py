@@ -27,6 +27,30 @@ def test_an_inconclusive_row_says_what_it_would_need():
     assert "needs about 340 images" in terminal.table(results([claim(2)], verdict="INCONCLUSIVE", exit_code=6))
 
 
+def not_applicable(number, reason="clip scores captions, and the question is about classes", **changes):
+    names = ("bias", "wall", "wall", "deletion", "bias")
+    made = claim(number, verdict="NOT_APPLICABLE", estimate=None, values=[], units=[], reason=reason, n_needed=None)
+    return made | {"id": f"{names[number]}/x{number}", "audit": names[number]} | changes
+
+
+def test_what_does_not_apply_for_one_reason_is_told_in_one_line():
+    same = [not_applicable(number) for number in range(4)]
+    lines = terminal.table(results([claim(), *same, not_applicable(4, reason="another")])).splitlines()
+    told = [line for line in lines if line.startswith("NOT APPLICABLE")]
+
+    assert [line.split()[2] for line in told] == ["bias/x4", "4"]
+    assert "4 claims of bias, wall and deletion: clip scores captions, and the question is about classes" in told[1]
+    assert "x0" not in "".join(lines)
+    assert max(map(len, lines)) <= terminal.WIDTH
+
+
+def test_two_that_do_not_apply_keep_their_rows():
+    text = terminal.table(results([claim(), not_applicable(0), not_applicable(1)]))
+
+    assert "bias/x0" in text
+    assert "wall/x1" in text
+
+
 def test_colour_changes_nothing_but_colour():
     plain, painted = terminal.table(results()), terminal.table(results(), colour=True)
 

@@ -24,7 +24,12 @@ WAIVED, PAST = FAIL | {"waiver": WAIVER}, FAIL | {"waiver": WAIVER | {"holds": F
         ([FAIL, FAIL, ERROR], "FAIL", 1, "resnet50 FAILS: 2 of 3 gating claims fail, 1 without an answer (error)."),
         ([PASS, PASS, PASS], "PASS", 0, "resnet50 PASSES: all 3 gating claims hold."),
         ([PASS], "PASS", 0, "resnet50 PASSES: its 1 gating claim holds."),
-        ([PASS, PASS, NOT_APPLICABLE], "PASS", 0, "resnet50 PASSES: 2 of 3 gating claims hold, 1 not applicable."),
+        (
+            [PASS, PASS, NOT_APPLICABLE],
+            "PASS",
+            0,
+            "resnet50 PASSES: what gates and applies holds, 2 of 3 gating claims, 1 not applicable.",
+        ),
         ([PASS, INCONCLUSIVE], "INCONCLUSIVE", 6, "resnet50 is INCONCLUSIVE: of 2 gating claims, 1 inconclusive."),
         ([PASS], "INCONCLUSIVE", 6, "resnet50 is INCONCLUSIVE: not everything that gates was tested."),
         ([PASS], "FAIL", 1, "resnet50 FAILS: the run failed outside its gating claims."),

@@ -49,7 +49,7 @@ def rejudge(settings: options.Settings, file: Path, command: str) -> int:
 
     from audits.judge_again import judge_again
     from audits.policy import load_policy
-    from reports import html, schema, terminal
+    from reports import schema, terminal
 
     folder = settings.report
     if (folder / "results.json").exists():
@@ -61,7 +61,7 @@ def rejudge(settings: options.Settings, file: Path, command: str) -> int:
         new = schema.Results.model_validate(judge_again(old.model_dump(), policy, command=command, today=today))
         folder.mkdir(parents=True, exist_ok=True)
         schema.dump(new, folder / "results.json")
-        html.write(new, folder / "report.html")
+        write_reports(new, folder)
     except schema.BadResults as problem:
         raise BadInput(str(problem)) from None
     except OSError as problem:
@@ -229,7 +229,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     from audits.gate import assemble
     from audits.journal import finished_claims
-    from reports import html, schema
+    from reports import schema
 
     folder = plan.settings.report
     results = schema.Results.model_validate(
@@ -242,10 +242,26 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         )
     )
     schema.dump(results, folder / "results.json")
-    html.write(results, folder / "report.html")
+    write_reports(results, folder)
     config.stash[RESULTS] = results
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = results.exit_code or exitstatus  # tests that are no audits may have failed
+
+
+def write_reports(results: Any, folder: Path) -> None:
+    """All that is made from results.json; the summary also goes where a CI service asks for it."""
+    from reports import html, markdown, model_card, schema
+
+    html.write(results, folder / "report.html")
+    schema.write_atomically(markdown.summary(results), folder / "summary.md")
+    schema.write_atomically(model_card.model_index(results), folder / "model-index.yaml")
+    asked = os.environ.get("GITHUB_STEP_SUMMARY")
+    if asked:
+        try:
+            with Path(asked).open("a", encoding="utf-8") as file:
+                file.write(markdown.summary(results))
+        except OSError as problem:  # a summary that cannot be written must not cost the run
+            print(f"cannot append to GITHUB_STEP_SUMMARY {asked!r}: {problem.strerror or problem}", file=sys.stderr)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

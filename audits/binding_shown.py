@@ -62,10 +62,7 @@ def _tables(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Iterable[Tab
             (
                 name,
                 len(part),
-                *(
-                    exact_share(torch.tensor([row[key] for row in part]))
-                    for key in ("interaction", "text", "image", "group")
-                ),
+                *(exact_share(torch.tensor([row[key] for row in part])) for key in RATES),
                 int(sum(row["level"] for row in part)),
             )
             for name, part in lines

@@ -187,6 +187,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
         "kind": ", ".join(KINDS[ability] for ability in audited.roles),
         "abilities": list(audited.roles),
         "cams": list(audited.cams),
+        "data": list(dict.fromkeys(shown.sha256 for role in audited.roles.values() for shown in role.shown)),
         "target_layer": subject.target_layer,
         "preprocess": f"{fitted}, {described(subject.preprocess)}",
         "unsafe": list(subject.unsafe),

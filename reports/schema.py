@@ -68,6 +68,8 @@ class Subject(Record):
     """What it is asked as. Since 1.1."""
     cams: Many[str] = ()
     """The methods whose maps are judged. Since 1.1."""
+    data: Many[str] = ()
+    """SHA-256 of the data that it was asked about. Since 1.1."""
 
 
 class Skipped(Record):

@@ -1,5 +1,6 @@
 """A finished run under another policy: from its values alone."""
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,17 @@ def test_the_same_policy_gives_the_same_run(tmp_path: Path) -> None:
     options = ("--audit-profile", "smoke", "-k", "test_wall.py", "-p", "no:html", "--model", "control:edge_map")
     first = run(tmp_path / "first", *options)
 
-    again = run(tmp_path / "again", "--audit-rejudge", tmp_path / "first" / "results.json")
+    asked = {"GITHUB_STEP_SUMMARY": str(tmp_path / "step.md")}
+    again = run(tmp_path / "again", "--audit-rejudge", tmp_path / "first" / "results.json", extra=asked)
     refused = run(tmp_path / "again", "--audit-rejudge", tmp_path / "first" / "results.json")
 
     assert again.code == first.code == 1
     assert again.results["claims"] == first.results["claims"]
     assert again.results["verdict"] == first.results["verdict"]
     assert (tmp_path / "again" / "report.html").exists()
+    assert (tmp_path / "step.md").read_text("utf-8") == (tmp_path / "again" / "summary.md").read_text("utf-8")
+    assert "edge_map FAILS" in (tmp_path / "first" / "summary.md").read_text("utf-8")
+    assert json.loads((tmp_path / "first" / "model-index.yaml").read_text("utf-8"))["model-index"]
     assert refused.code == 4
     assert "holds a results.json already" in refused.output
     assert "Traceback" not in refused.output

@@ -139,6 +139,7 @@ def example(claims: list[dict[str, Any]] | None = None, **changes: Any) -> dict[
                 "unsafe": ["a pickle was loaded"],
                 "abilities": ["classes"],
                 "cams": [],
+                "data": [],
             }
         ],
         "data": [

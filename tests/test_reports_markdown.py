@@ -1,0 +1,66 @@
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reports import markdown, wording
+from tests.test_reports_example import claim, results
+from tests.test_reports_html import HOSTILE
+from tests.test_reports_terminal import not_applicable
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+def spans(line: str) -> str:
+    """What is left of a line of Markdown without its code spans, found as CommonMark finds them."""
+    left, at = "", 0
+    while found := re.compile("`+").search(line, at):
+        left += line[at : found.start()]
+        end = re.compile(f"(?<!`){found.group()}(?!`)").search(line, found.end())
+        if end is None:
+            return left + line[found.start() :]
+        at = end.end()
+    return left + line[at:]
+
+
+def test_the_verdict_stands_first_and_what_gates_comes_before_what_holds():
+    text = markdown.summary(results([claim(), claim(1, severity="gate", gates=True)], verdict="FAIL", exit_code=1))
+
+    assert wording.verdict_sentence(results([claim(1)], verdict="FAIL", exit_code=1)).split()[0] in text.splitlines()[0]
+    assert text.index("What gates and does not pass") < text.index("cam1") < text.index("claims that hold")
+    assert text.index("claims that hold") < text.index("cam0")
+
+
+def test_every_row_of_a_table_has_its_six_cells():
+    text = markdown.summary(results([*(claim(index) for index in range(10)), *(not_applicable(i) for i in range(4))]))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+
+    assert rows
+    assert {len(re.findall(r"\|", row)) for row in rows} == {7}
+    assert "4 claims do not apply" in text
+
+
+def test_a_long_table_is_cut_and_says_so():
+    text = markdown.summary(results([claim(0, id=f"deletion/beats_random[cam{index}]") for index in range(80)]))
+
+    assert "and 30 more, in the report" in text
+
+
+@pytest.mark.parametrize(
+    "text", [*HOSTILE, "`", "``` | ```", "@everyone https://evil [x](y) ![i](j)", "a|b\\|c", "\n# x"]
+)
+def test_nothing_of_others_leaves_its_code_span(text):
+    found = markdown.summary(results([claim(0, id=text, sentence=text, subject=text), claim(2, reason=text)]))
+
+    assert {line.count("|") for line in found.splitlines() if line.startswith("|")} == {7}
+    for line in found.splitlines():
+        for sign in ("<script", "@everyone", "https://", "![", "](", "<img"):
+            assert sign not in spans(line), line
+
+
+@given(TEXT)
+@settings(derandomize=True, deadline=None, max_examples=200)
+def test_a_code_span_holds_any_text(text):
+    assert spans(f"a {markdown.code(text)} b") == "a  b"
+    assert "\n" not in markdown.code(text)

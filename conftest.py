@@ -112,10 +112,23 @@ def make_plan(config: pytest.Config, settings: options.Settings) -> tuple[Any, A
     worker = getattr(config, "workerinput", None)
     if worker is not None:
         torch.set_num_threads(max(1, torch.get_num_threads() // worker["workercount"]))
-    plan = prepare(settings, batch_sizes=worker["batch_sizes"] if worker else {}, main=worker is None)
+    sizes = worker["batch_sizes"] if worker else {}
+    plan = prepare(settings, batch_sizes=sizes, main=worker is None, baseline=read_baseline(settings.baseline))
     name = worker["workerid"] if worker else "master"
     run = worker["run"] if worker else uuid4().hex
     return plan, Log(settings.report, name, run=run, resume=settings.resume)
+
+
+def read_baseline(file: Path | None) -> dict[str, Any] | None:
+    """What the results.json of an earlier run holds; a run that has none to be compared with must say so at once."""
+    if file is None:
+        return None
+    from reports import schema
+
+    try:
+        return schema.load(file).model_dump()
+    except schema.BadResults as problem:
+        raise BadInput(f"--audit-baseline: {problem}") from None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -203,7 +216,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         profile=plan.settings.profile,
         rerun=plan.settings.command,
         node_id=request.node.nodeid,
-        conclude=lambda verdict, waived: conclude(verdict, waived, record_property),
+        conclude=lambda verdict, waived, beside: conclude(verdict, waived, beside, record_property),
         premises=role.premises,
         artefacts=plan.artefacts,
         conflicts=role.conflicts,
@@ -212,6 +225,8 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         scenes=role.scenes,
         progress=progress if sys.stderr.isatty() else None,
         until=plan.until,
+        baseline=audited.baseline,
+        full=plan.settings.full,
     )
 
 

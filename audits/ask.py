@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from audits.baseline import Baseline, Compared, compared
 from audits.encode import claim_record, described
 from audits.journal import Journal, Log
 from audits.policy import Policy
@@ -57,7 +58,7 @@ class Ask:
     profile: str
     rerun: str  # command line that repeats the audit, less the node id
     node_id: str
-    conclude: Callable[[Verdict, Waived | None], None]  # tells pytest
+    conclude: Callable[[Verdict, Waived | None, Compared | None], None]  # tells pytest
     premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
     bindings: Bindings | None = None  # drawn groups of pictures and captions, if the model scores captions
     captions: Captions | None = None  # the same, or what the user brings
@@ -66,6 +67,8 @@ class Ask:
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model
     progress: Progress | None = None
+    baseline: Baseline | None = None  # an earlier run, that the model must not be worse than
+    full: bool = False  # whether what gates is measured on all images, certain or not
     until: float | None = None  # of `time.monotonic()`: nothing is begun later
 
     @property
@@ -110,13 +113,14 @@ class Ask:
         claim = question.claim(cam, self.policy.claims[question.name])
         measurement = self._key(question.audit, version, apart)
         # the name: two models of one run may be the same, and each has a verdict of its own
-        terms = (self.policy.sha256, self.terms.level, self.terms.budget)
+        terms = (self.policy.sha256, self.terms.level, self.terms.budget, self.full or self.baseline is not None)
         key = "|".join(map(str, (measurement, self.subject.name, claim.id, *terms)))
         known = self.log.claims.get(key)
         if known is not None and not _to_be_tried_again(known):
             self._conclude(key, concluded(claim, known), known)
             return
-        asked = self if early else replace(self, terms=replace(self.terms, early=False))
+        in_full = claim.gates and (self.full or self.baseline is not None)
+        asked = replace(self, terms=replace(self.terms, early=False)) if in_full or not early else self
         verdict = asked._verdict(
             question, claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
         )
@@ -130,10 +134,29 @@ class Ask:
         self._conclude(key, verdict, record)
 
     def _conclude(self, key: str, verdict: Verdict, record: Mapping[str, Any]) -> None:
-        """Journal the record and tell pytest, with what a waiver comes to today."""
+        """Journal the record and tell pytest, with what a waiver and a baseline come to."""
         found = waived(verdict, self.subject.name, self.policy.waivers, today=datetime.now(UTC).date())
-        self.log.claim(key, {**record, "waiver": None if found is None else found.record()})
-        self.conclude(verdict, found)
+        beside = self._compared(verdict, record)
+        also = {
+            "waiver": None if found is None else found.record(),
+            "baseline": None if beside is None else beside.record(),
+        }
+        self.log.claim(key, {**record, **also})
+        self.conclude(verdict, found, beside)
+
+    def _compared(self, verdict: Verdict, record: Mapping[str, Any]) -> Compared | None:
+        """What the claim comes to beside the baseline, if there is one; what has no values has no comparison."""
+        if self.baseline is None or verdict.outcome in (Outcome.NOT_APPLICABLE, Outcome.ERROR):
+            return None
+        return compared(
+            verdict.claim,
+            dict(zip(record["units"], record["values"], strict=True)),
+            record["audit_version"],
+            self.baseline,
+            worse=self.policy.worse,
+            level=self.terms.level,
+            least=self.terms.min_images,
+        )
 
     def _verdict(
         self,

@@ -62,9 +62,12 @@ def decide(
 
 
 def _counts(record: Mapping[str, Any]) -> str:
-    """A verdict as the run's verdict takes it."""
-    waiver = record.get("waiver")
-    return PASS if waiver is not None and waiver["holds"] else record["verdict"]
+    """A verdict as the run's takes it: of the claim itself, or waived, and beside the baseline if there is one."""
+    waiver, beside = record.get("waiver"), record.get("baseline")
+    own: str = PASS if waiver is not None and waiver["holds"] else record["verdict"]
+    if beside is None or own in (FAIL, "ERROR", "NOT_APPLICABLE") or beside["verdict"] == PASS:
+        return own
+    return FAIL if beside["verdict"] == FAIL else INCONCLUSIVE
 
 
 def unanswered(records: Sequence[Mapping[str, Any]], required: Sequence[str]) -> list[str]:

@@ -91,6 +91,18 @@ OPTIONS = (
         help="folder for results.json and report.html; default: audit-report",
     ),
     Option(
+        flag="--audit-baseline",
+        metavar="FILE",
+        help="results.json of an earlier run: what gates must not be worse either, picture by picture; same data, seed "
+        "and profile, both in full",
+    ),
+    Option(
+        flag="--audit-full",
+        is_flag=True,
+        help="measure what gates on all the images that the profile grants, certain or not: for a run that is to be a "
+        "baseline (with --audit-baseline this is so anyway)",
+    ),
+    Option(
         flag="--audit-rejudge",
         metavar="FILE",
         help="judge this results.json again under --audit-policy, from the values that it holds: no model is loaded; "
@@ -118,6 +130,8 @@ class Settings:
     profile: str
     device: str
     report: Path
+    baseline: Path | None
+    full: bool
     rejudge: Path | None
     resume: bool
     seed: int
@@ -184,6 +198,8 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         profile=found["profile"],
         device=found["device"],
         report=Path(found["report"]),
+        baseline=Path(found["baseline"]) if found["baseline"] else None,
+        full=bool(found["full"]) or bool(found["baseline"]),
         rejudge=Path(found["rejudge"]) if found["rejudge"] else None,
         resume=bool(found["resume"]),
         seed=found["seed"],

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from audits import catalogue, journal
+from audits.baseline import Baseline, find_baseline
 from audits.options import Settings
 from audits.policy import Policy, load_policy
 from audits.roles import ROLES, Asked, Role, through_captions, trying
@@ -33,6 +34,7 @@ class Audited:
     id: str
     roles: Mapping[Ability, Role]  # the first is what it was made for
     cams: Mapping[str, CamMethod]
+    baseline: Baseline | None = None  # of an earlier run, that it must not be worse than
 
     @property
     def subject(self) -> Any:
@@ -88,13 +90,20 @@ def chosen_cams(spec: str, names: Sequence[str]) -> dict[str, CamMethod]:
     return dict(made.cams) if made is not None and made.cams else {DEFAULT_CAM: METHODS[DEFAULT_CAM]}
 
 
-def prepare(settings: Settings, *, batch_sizes: Mapping[str, Mapping[str, int]], main: bool = True) -> Plan:
+def prepare(
+    settings: Settings,
+    *,
+    batch_sizes: Mapping[str, Mapping[str, int]],
+    main: bool = True,
+    baseline: Mapping[str, Any] | None = None,
+) -> Plan:
     """Load and check everything that the settings name.
 
     Args:
         settings: What the user asked for.
         batch_sizes: `Plan.batch_sizes` of the main process, for its workers.
         main: Whether this process owns the report's folder (a worker does not).
+        baseline: What the results.json of an earlier run holds, if the models are to be compared with it.
 
     Raises:
         BadInput: In one line.
@@ -111,7 +120,8 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, Mapping[str, int]],
         with trying(spec):
             subject = find_any(spec, weights=settings.weights, device=device, layer=settings.layer)
         roles = _roles(replace(subject, name=name), spec, cams, settings, policy, batch_sizes.get(name, {}))
-        audited.append(Audited(id=name, roles=roles, cams=cams))
+        beside = None if baseline is None else _beside(baseline, name, roles, settings)
+        audited.append(Audited(id=name, roles=roles, cams=cams, baseline=beside))
     if settings.templates and not any({"captions", "classes"} <= one.roles.keys() for one in audited):
         raise BadInput(
             f"--audit-template {settings.templates[0]!r} is for a model of captions that is asked about classes: "
@@ -127,6 +137,18 @@ def prepare(settings: Settings, *, batch_sizes: Mapping[str, Mapping[str, int]],
         audited=tuple(audited),
         artefacts=artefacts,
         until=time.monotonic() + policy.seconds,
+    )
+
+
+def _beside(results: Mapping[str, Any], name: str, roles: Mapping[Ability, Role], settings: Settings) -> Baseline:
+    shown = dict.fromkeys(data.sha256 for role in roles.values() for data in role.shown)
+    return find_baseline(
+        results,
+        name,
+        only=len(settings.models) == 1,
+        seed=settings.seed,
+        profile=settings.profile,
+        data=list(shown),
     )
 
 

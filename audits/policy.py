@@ -45,6 +45,7 @@ class PolicyFile(Closed):
     level: float = Field(gt=0.5, lt=1)
     min_images: int = Field(ge=1)
     max_degenerate: float = Field(ge=0, lt=1)
+    worse: float = Field(gt=0, lt=1)
     required: list[str]  # audits that must give a verdict
     profiles: dict[str, Profile]
     claims: dict[str, ClaimPolicy]
@@ -63,6 +64,7 @@ class Policy(Closed):
     chance_draws: int
     seconds: float
     claims: dict[str, ClaimPolicy]
+    worse: float  # share of the range of a claim's values: who loses less is no worse than the baseline
     required: tuple[str, ...]
     waivers: tuple[Waiver, ...]
 
@@ -99,6 +101,7 @@ def load_policy(path: Path | None, *, profile: str) -> Policy:
         min_images=file.min_images,
         max_degenerate=file.max_degenerate,
         claims=file.claims,
+        worse=file.worse,
         required=tuple(file.required),
         waivers=tuple(file.waivers),
         **dict(file.profiles[profile]),

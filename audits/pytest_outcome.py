@@ -4,14 +4,18 @@ from collections.abc import Callable
 
 import pytest
 
+from audits.baseline import Compared
 from audits.waivers import Waived
 from camcore.verdict import Outcome, Verdict
 
 
-def conclude(verdict: Verdict, waived: Waived | None, record_property: Callable[[str, object], None]) -> None:
+def conclude(
+    verdict: Verdict, waived: Waived | None, beside: Compared | None, record_property: Callable[[str, object], None]
+) -> None:
     """PASS passes; a gating FAIL, INCONCLUSIVE or ERROR fails; N/A is skipped.
 
-    What would fail is xfailed if it does not gate, or if it is waived.
+    What would fail is xfailed if it does not gate, or if it is waived. What is not shown to be no worse than the
+    baseline does not pass either, waived or not.
 
     Raises:
         pytest.fail.Exception, pytest.xfail.Exception, pytest.skip.Exception: As above.
@@ -24,11 +28,14 @@ def conclude(verdict: Verdict, waived: Waived | None, record_property: Callable[
     record_property("audit_estimate", interval(verdict))
     record_property("audit_margin", f"{verdict.claim.margin:g}")
     record_property("audit_reason", verdict.reason)
-    if verdict.outcome is Outcome.PASS:
+    no_worse = beside is None or beside.outcome is Outcome.PASS
+    if beside is not None:
+        text = f"{text} It is {beside.said}."
+    if verdict.outcome is Outcome.PASS and no_worse:
         return
     if verdict.outcome is Outcome.NOT_APPLICABLE:
         pytest.skip(text)
-    if verdict.claim.gates and not (waived is not None and waived.holds):
+    if verdict.claim.gates and not (waived is not None and waived.holds and no_worse):
         pytest.fail(text, pytrace=False)
     pytest.xfail(text)
 

@@ -18,8 +18,8 @@ MOST = 50  # rows: a summary is read in one look, the report has the rest
 def summary(results: Results) -> str:
     """The verdict sentence, what keeps the run from passing, and then everything else in a folded table."""
     several = len(results.subjects) > 1
-    open_ = [claim for claim in results.claims if claim.verdict in ("FAIL", "INCONCLUSIVE", "ERROR")]
-    held = [claim for claim in results.claims if claim.verdict == "PASS"]
+    held = [claim for claim in results.claims if claim.verdict == claim.counts == "PASS"]
+    open_ = [claim for claim in results.claims if claim not in held and claim.verdict != "NOT_APPLICABLE"]
     lines = [
         f"## {SIGNS[results.verdict]} Model audit: {code(wording.verdict_sentence(results))}",
         "",
@@ -60,6 +60,7 @@ def _table(title: str, claims: Sequence[Claim], *, several: bool) -> list[str]:
             f"| {estimate} | {wording.needs(claim)} | {n} | {severity} |"
         )
         said = [claim.reason] * (claim.verdict in ("INCONCLUSIVE", "ERROR")) + [wording.waiver(claim)]
+        said += [wording.beside(claim)] * (claim.counts != "PASS")
         lines += [f"| | {code(text)} | | | | |" for text in said if text]
     if len(claims) > MOST:
         lines.append(f"| | and {len(claims) - MOST} more, in the report | | | | |")

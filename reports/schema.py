@@ -206,6 +206,22 @@ class Waiver(Record):
     """The last day, YYYY-MM-DD."""
 
 
+class Beside(Record):
+    """A claim beside an earlier run, on the units that both measured."""
+
+    run: str
+    subject: str
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"]
+    """PASS: shown to be no worse."""
+    said: str
+    worse: float
+    """By less than this, in the measure's unit, it is no worse."""
+    estimate: Estimate | None
+    """Of the mean of new less old, signed so that more supports the claim."""
+    mcnemar: float | None
+    """Exact two-sided p, where the values are outcomes."""
+
+
 class Claim(Record):
     """One sentence, its answer, and what the answer rests on."""
 
@@ -244,6 +260,17 @@ class Claim(Record):
     waiver: Waiver | None = None
     """Who answers for it, if it does not pass and the policy has a waiver for it. Since 1.1."""
 
+    baseline: Beside | None = None
+    """What it comes to beside the run given as baseline. Since 1.1."""
+
+    @property
+    def counts(self) -> str:
+        """Its verdict as the run's takes it: waived is PASS, and what is not shown to be no worse is not."""
+        own: str = "PASS" if self.waived else self.verdict
+        if self.baseline is None or own in ("FAIL", "ERROR", "NOT_APPLICABLE") or self.baseline.verdict == "PASS":
+            return own
+        return self.baseline.verdict
+
     @property
     def waived(self) -> bool:
         """Whether it keeps nobody back although it does not pass."""
@@ -273,7 +300,7 @@ class Results(Record):
     def _pass_only_what_was_shown(self) -> Self:
         if self.exit_code == 0 and self.verdict != "PASS":
             raise ValueError(f"exit code 0 needs the verdict PASS, got {self.verdict}")
-        open_claims = [c.id for c in self.claims if c.gates and not c.waived and c.verdict in UNSHOWN]
+        open_claims = [c.id for c in self.claims if c.gates and c.counts in UNSHOWN]
         if self.verdict == "PASS" and open_claims:
             raise ValueError(f"the verdict PASS needs every gating claim to hold, {open_claims[0]!r} does not")
         return self

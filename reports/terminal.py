@@ -30,8 +30,9 @@ def table(results: Results, *, colour: bool = False) -> str:
         lines.append(_painted(line, claim.verdict, len(row[0])) if colour else line)
         if wanted := wording.wanted(claim):
             lines.append(f"{' ' * widths[0]}  {wanted}")
-        if waiver := printable(wording.waiver(claim)):
-            lines += [f"{' ' * widths[0]}  {line}" for line in wrap(waiver, WIDTH - widths[0] - 2)]
+        also = [wording.waiver(claim), "" if claim.counts == "PASS" else wording.beside(claim)]
+        for text in filter(None, map(printable, also)):
+            lines += [f"{' ' * widths[0]}  {line}" for line in wrap(text, WIDTH - widths[0] - 2)]
     for (_, reason), claims in asides.items():
         told = f"NOT APPLICABLE  {len(claims)} claims of {wording.audits_of(claims)}: {reason}"
         lines += wrap(printable(told), WIDTH, subsequent_indent=" " * 16)

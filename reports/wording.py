@@ -31,18 +31,18 @@ EXIT_CODES = {
 def verdict_sentence(results: Results) -> str:
     """The one sentence that a release manager reads, for example "resnet50 FAILS: 1 of 3 gating claims fails."."""
     gating = [c for c in results.claims if c.gates]
-    count = {verdict: sum(c.verdict == verdict and not c.waived for c in gating) for verdict in VERDICTS}
+    binding = [c for c in gating if not (c.waived and c.counts == "PASS")]
+    count = {verdict: sum(c.counts == verdict for c in binding) for verdict in VERDICTS}
     total = f"{len(gating)} gating claim{'s' * (len(gating) != 1)}"
     undecided = [f"{count['INCONCLUSIVE']} inconclusive"] * (count["INCONCLUSIVE"] > 0)
     undecided += [f"{count['ERROR']} without an answer (error)"] * (count["ERROR"] > 0)
     asides = [f"{count['NOT_APPLICABLE']} not applicable"] * (count["NOT_APPLICABLE"] > 0)
-    waived = sum(c.waived for c in gating)
+    waived = len(gating) - len(binding)
     asides += [f"{waived} waived"] * (waived > 0)
     everyone = [subject.id for subject in results.subjects]
-    binding = [c for c in gating if not c.waived]
-    guilty = [name for name in everyone if any(c.subject == name and c.verdict == "FAIL" for c in binding)]
+    guilty = [name for name in everyone if any(c.subject == name and c.counts == "FAIL" for c in binding)]
     open_ = [
-        name for name in everyone if any(c.subject == name and c.verdict in ("INCONCLUSIVE", "ERROR") for c in binding)
+        name for name in everyone if any(c.subject == name and c.counts in ("INCONCLUSIVE", "ERROR") for c in binding)
     ]
     if results.verdict == "PASS":
         shown = f"all {total} hold" if count["PASS"] > 1 else f"its {total} holds"
@@ -149,6 +149,11 @@ def audits_of(claims: Sequence[Claim]) -> str:
 def waiver(claim: Claim) -> str:
     """Who answers for a claim that does not pass, if its policy says so."""
     return "" if claim.waiver is None else f"this {claim.waiver.said}"
+
+
+def beside(claim: Claim) -> str:
+    """What it comes to beside the baseline, if there is one."""
+    return "" if claim.baseline is None else claim.baseline.said
 
 
 def wanted(claim: Claim) -> str:

@@ -54,7 +54,7 @@ def asking(
         profile="smoke",
         rerun="pytest",
         node_id="audits/test_x.py::test_y",
-        conclude=lambda verdict, _waived: verdicts.append(verdict),
+        conclude=lambda verdict, _waived, _beside: verdicts.append(verdict),
     )
 
 
@@ -171,7 +171,7 @@ def test_a_waiver_is_journalled_and_told_to_pytest(tmp_path: Path) -> None:
     waiving = replace(
         ask,
         policy=ask.policy.model_copy(update={"waivers": (waiver,)}),
-        conclude=lambda _verdict, waived: told.append(waived),
+        conclude=lambda _verdict, waived, _beside: told.append(waived),
     )
 
     put(waiving, value=-0.9)

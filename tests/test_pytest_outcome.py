@@ -35,7 +35,7 @@ def concluded(given: Verdict) -> tuple[str, dict[str, Any]]:
     """pytest's outcome, and the test's properties."""
     properties: dict[str, Any] = {}
     try:
-        conclude(given, None, properties.__setitem__)
+        conclude(given, None, None, properties.__setitem__)
     except (pytest.fail.Exception, pytest.xfail.Exception, pytest.skip.Exception) as raised:
         return type(raised).__name__, properties
     return "passed", properties

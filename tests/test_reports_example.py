@@ -103,6 +103,7 @@ def claim(index: int = 0, **changes: Any) -> dict[str, Any]:
         "controls": ["control:label_blind"],
         "rerun": f'pytest "audits/test_deletion.py::test_beats_random[cam{index}]" --model resnet50 --audit-seed 7',
         "waiver": None,
+        "baseline": None,
     }
     return made | changes
 

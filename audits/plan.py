@@ -64,6 +64,7 @@ def subject_ids(models: Sequence[str]) -> list[str]:
     ids: list[str] = []
     for spec in models:
         prefix, _, rest = spec.rpartition(":") if spec.startswith("py:") else spec.partition(":")
+        rest = "-".join(map(_last, rest.split("@")))
         short = f"{prefix.split('/')[-1].removeprefix('py:')}-{rest}" if spec.startswith("py:") else rest or prefix
         short = re.sub(r"[^\w.-]+", "-", short).strip("-") or "model"
         name, count = short, 1
@@ -72,6 +73,11 @@ def subject_ids(models: Sequence[str]) -> list[str]:
             name = f"{short}.{count}"
         ids.append(name)
     return ids
+
+
+def _last(part: str) -> str:
+    """A path by its last name; anything else as it is."""
+    return part.rstrip("/").split("/")[-1] if part.startswith(("/", "./", "../", "~")) else part
 
 
 def chosen_cams(spec: str, names: Sequence[str]) -> dict[str, CamMethod]:

@@ -106,7 +106,8 @@ def said_of(bindings: Bindings) -> list[tuple[tuple[str, ...], tuple[str, ...]]]
 @pytest.mark.parametrize("name", ["clip-oracle", "clip-colour-only", "clip-trained"])
 def test_a_caption_scores_the_same_wherever_it_is_offered(name: str, bindings: Bindings) -> None:
     subject = find_image_text(f"control:{name}")
-    pictures = torch.stack(bindings.draw(bindings.groups[0])[0])
+    drawn = binding_scenes(1, seed=21, size=subject.geometry.crop[0])
+    pictures = torch.stack(drawn.draw(drawn.groups[0])[0])
     captions = [one for wordings in bindings.groups[0].captions for one in wordings]
     offered = subject.similarity(pictures, captions)
 
@@ -125,7 +126,8 @@ def test_captions_of_two_groups_that_the_model_cannot_tell_apart_are_never_compa
         )
         for group, animal in zip((bindings.groups[0], bindings.groups[0]), ("vizsla", "weasel"), strict=True)
     ]
-    pictures = torch.stack([torch.stack(bindings.draw(bindings.groups[0])[0] * 2)[:3]] * 2)
+    drawn = binding_scenes(1, seed=21, size=subject.geometry.crop[0])
+    pictures = torch.stack([torch.stack(drawn.draw(drawn.groups[0])[0] * 2)[:3]] * 2)
     with pytest.raises(ValueError, match="the same embedding"):
         subject.similarity(pictures[0], [group.captions[0][0] for group in renamed])
     with metered() as cost:

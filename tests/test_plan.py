@@ -15,6 +15,7 @@ from camcore.cost import metered
 from camcore.errors import BadInput, Undefined
 from camcore.record import Recording
 from camcore.statistics import simultaneous_level
+from fixtures.controls.binding_scorers import SIDE
 from fixtures.datasets.find import default_data
 from fixtures.subjects.spec import first_ability
 from tests.running import factories
@@ -39,6 +40,10 @@ def classifier(made: Plan) -> Role:
         (["control:clean", "control:clean", "clean", "control:clean"], ["clean", "clean.2", "clean.3", "clean.4"]),
         (["py:/a/b/model.py:build", "py:/c/model.py:build"], ["model.py-build", "model.py-build.2"]),
         (["py:pkg.mod:build"], ["pkg.mod-build"]),
+        (
+            ["hf:/a/clip/", "mdetr:resnet101@../w/x.pth", "hf:owner/name@main"],
+            ["clip", "resnet101-x.pth", "owner-name-main"],
+        ),
         (["a/b", "<script>", "//"], ["a-b", "script", "model"]),
     ],
 )
@@ -89,7 +94,7 @@ def test_a_model_of_captions_is_asked_about_groups_and_has_a_family_of_its_own(t
     assert list(made.audited[0].cams) == ["hirescam"]
     assert captions.terms.level == simultaneous_level(made.policy.level, len(gates))
     assert captions.dataset.ids == tuple(group.id for group in captions.bindings.groups)
-    assert captions.dataset.read(captions.dataset.ids[1]).shape == (3, 96, 96)
+    assert captions.dataset.read(captions.dataset.ids[1]).shape == (3, SIDE, SIDE)
     assert classes.bindings is None
     assert classes.terms == classifier(plan(tmp_path)).terms
     with pytest.raises(BadInput, match="--data 'scenes' has no captions: it does not exist"):

@@ -171,7 +171,8 @@ def test_a_waiver_lets_a_release_go_on_until_its_day(day: str, code: int, tmp_pa
 def test_a_run_without_time_decides_nothing(tmp_path: Path) -> None:
     policy = overlay(tmp_path, "[profiles.smoke]\nseconds = 0.001\n")
 
-    found = run(tmp_path / "report", "--audit-profile", "smoke", "--audit-policy", policy, "-k", "test_wall.py")
+    options = ("--model", "control:clean", "--audit-profile", "smoke", "--audit-policy", policy, "-k", "test_wall.py")
+    found = run(tmp_path / "report", *options)
 
     assert found.code == 6, show(found)
     assert set(found.verdicts.values()) == {"INCONCLUSIVE"}
@@ -179,7 +180,8 @@ def test_a_run_without_time_decides_nothing(tmp_path: Path) -> None:
 
 
 def test_an_audit_that_is_required_and_does_not_apply_does_not_pass(tmp_path: Path) -> None:
-    asked = ("--audit-profile", "smoke", "-k", "(leaks_through_the_wall and not toy) or test_binding.py")
+    audits = ("-k", "(leaks_through_the_wall and not toy) or test_binding.py")
+    asked = ("--model", "control:clean", "--audit-profile", "smoke", *audits)
 
     free = run(tmp_path / "free", *asked, "--audit-policy", overlay(tmp_path, only_gate("wall/leakage")))
     policy = overlay(tmp_path, 'required = ["binding"]\n' + only_gate("wall/leakage"))

@@ -12,6 +12,7 @@ import pytest
 from audits.policy import SHIPPED
 from audits.question import documentation
 from fixtures.controls import CONTROLS
+from fixtures.controls.registry import ABOUT
 from tests.running import overlay
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +56,12 @@ def test_a_claim_reaches_the_verdict_that_the_control_calls_for(
     wanted = CONTROLS[control].wanted(claim)
 
     assert verdict in ({wanted} if wanted else {"PASS", "FAIL", "INCONCLUSIVE", "NOT_APPLICABLE"}), reason
+
+
+def test_clean_twins_are_asked_what_they_can_answer() -> None:
+    needs = {audit: import_module(f"audits.test_{audit}").QUESTIONS[0].needs for audit in AUDITS}
+
+    assert {audit: able for audit, able in needs.items() if able != "classes"} == ABOUT
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

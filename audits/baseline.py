@@ -6,7 +6,7 @@ claim itself, and what gates has to pass both.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,20 @@ from audits.encode import estimated
 from camcore import statistics
 from camcore.engine import looked_at
 from camcore.errors import BadInput
-from camcore.verdict import Claim, Outcome
+from camcore.verdict import Claim, Outcome, judge
 
 SAID = {
     Outcome.PASS: "no worse than the baseline",
     Outcome.FAIL: "worse than the baseline",
     Outcome.INCONCLUSIVE: "not shown to be no worse than the baseline",
+}
+
+
+DECIDED = {
+    Outcome.PASS: "the whole interval of the paired differences lies above that",
+    Outcome.FAIL: "the whole interval of the paired differences lies below that",
+    Outcome.INCONCLUSIVE: "the interval of the paired differences straddles that; measure both runs in full "
+    "(--audit-full)",
 }
 
 
@@ -135,15 +143,11 @@ def compared(
     estimate = statistics.confidence_sequence(
         differences, level=level, bounds=(low - high, high - low), counts=looked_at(len(both), least=least)
     )
-    if estimate.low > -margin:
-        outcome, reason = Outcome.PASS, "the whole interval of the paired differences lies above that"
-    elif estimate.high <= -margin:
-        outcome, reason = Outcome.FAIL, "the whole interval of the paired differences lies below that"
-    else:
-        outcome = Outcome.INCONCLUSIVE
-        reason = "the interval of the paired differences straddles that; measure both runs in full (--audit-full)"
+    outcome = judge(estimate, replace(claim, margin=-margin, direction="above"))
     mcnemar = _mcnemar([values[unit] for unit in both], [before[unit] for unit in both])
-    return Compared(outcome=outcome, reason=reason, baseline=baseline, worse=margin, estimate=estimate, mcnemar=mcnemar)
+    return Compared(
+        outcome=outcome, reason=DECIDED[outcome], baseline=baseline, worse=margin, estimate=estimate, mcnemar=mcnemar
+    )
 
 
 def _undecided(baseline: Baseline, why: str) -> Compared:

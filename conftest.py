@@ -267,14 +267,15 @@ def write_reports(results: Any, folder: Path) -> None:
     """All that is made from results.json; the summary also goes where a CI service asks for it."""
     from reports import html, markdown, model_card, schema
 
+    summary = markdown.summary(results)
     html.write(results, folder / "report.html")
-    schema.write_atomically(markdown.summary(results), folder / "summary.md")
+    schema.write_atomically(summary, folder / "summary.md")
     schema.write_atomically(model_card.model_index(results), folder / "model-index.yaml")
     asked = os.environ.get("GITHUB_STEP_SUMMARY")
     if asked:
         try:
             with Path(asked).open("a", encoding="utf-8") as file:
-                file.write(markdown.summary(results))
+                file.write(summary)
         except OSError as problem:  # a summary that cannot be written must not cost the run
             print(f"cannot append to GITHUB_STEP_SUMMARY {asked!r}: {problem.strerror or problem}", file=sys.stderr)
 

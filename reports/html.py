@@ -131,7 +131,9 @@ def _groups(results: Results) -> list[Group]:
     order = {name: place for place, name in enumerate(titles)}
     subjects = list(dict.fromkeys([s.id for s in results.subjects] + [c.subject for c in results.claims]))
     members: dict[tuple[str, str, str, str], list[tuple[int, Claim]]] = {}
-    ranked = sorted(_judged(results), key=lambda item: (subjects.index(item[1].subject), order[item[1].audit]))
+    ranked = sorted(
+        wording.judged(results.claims), key=lambda item: (subjects.index(item[1].subject), order[item[1].audit])
+    )
     for number, claim in ranked:
         key = (claim.subject, claim.audit, claim.measure.name, claim.measure.unit)
         members.setdefault(key, []).append((number, claim))
@@ -150,16 +152,10 @@ def _sections(results: Results) -> list[Section]:
         Section(
             name=name,
             audit=documented.get(name),
-            cards=tuple(_cards(((i, c) for i, c in _judged(results) if c.audit == name), few=few)),
+            cards=tuple(_cards(((i, c) for i, c in wording.judged(results.claims) if c.audit == name), few=few)),
         )
         for name in _names(results)
     ]
-
-
-def _judged(results: Results) -> list[tuple[int, Claim]]:
-    """Claims with their numbers, less those that are told together: they do not apply, all for one reason."""
-    apart = {id(claim) for claims in wording.asides(results.claims).values() for claim in claims}
-    return [(number, claim) for number, claim in enumerate(results.claims) if id(claim) not in apart]
 
 
 def _cards(numbered: Iterable[tuple[int, Claim]], *, few: bool) -> Iterable[Card]:

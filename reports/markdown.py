@@ -18,8 +18,11 @@ MOST = 50  # rows: a summary is read in one look, the report has the rest
 def summary(results: Results) -> str:
     """The verdict sentence, what keeps the run from passing, and then everything else in a folded table."""
     several = len(results.subjects) > 1
-    held = [claim for claim in results.claims if claim.verdict == claim.counts == "PASS"]
-    open_ = [claim for claim in results.claims if claim not in held and claim.verdict != "NOT_APPLICABLE"]
+    held: list[Claim] = []
+    open_: list[Claim] = []
+    for claim in results.claims:
+        if claim.verdict != "NOT_APPLICABLE":
+            (held if claim.verdict == claim.counts == "PASS" else open_).append(claim)
     lines = [
         f"## {SIGNS[results.verdict]} Model audit: {code(wording.verdict_sentence(results))}",
         "",

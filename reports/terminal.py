@@ -19,9 +19,7 @@ def table(results: Results, *, colour: bool = False) -> str:
         results: The run.
         colour: Whether to wrap verdicts in ANSI colours.
     """
-    asides = wording.asides(results.claims)
-    apart = {id(claim) for claims in asides.values() for claim in claims}
-    judged = [claim for claim in results.claims if id(claim) not in apart]
+    judged = [claim for _, claim in wording.judged(results.claims)]
     rows = [_cells(claim, several=len(results.subjects) > 1) for claim in judged]
     widths = [max(len(row[i]) for row in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
     lines = [_line(COLUMNS, widths), "-" * (sum(widths) + 2 * (len(widths) - 1))]
@@ -33,7 +31,7 @@ def table(results: Results, *, colour: bool = False) -> str:
         also = [wording.waiver(claim), "" if claim.counts == "PASS" else wording.beside(claim)]
         for text in filter(None, map(printable, also)):
             lines += [f"{' ' * widths[0]}  {line}" for line in wrap(text, WIDTH - widths[0] - 2)]
-    for (_, reason), claims in asides.items():
+    for (_, reason), claims in wording.asides(results.claims).items():
         told = f"NOT APPLICABLE  {len(claims)} claims of {wording.audits_of(claims)}: {reason}"
         lines += wrap(printable(told), WIDTH, subsequent_indent=" " * 16)
     return "\n".join([*lines, "", *_wrapped(printable(wording.verdict_sentence(results)))])

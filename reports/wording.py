@@ -140,6 +140,12 @@ def asides(claims: Sequence[Claim]) -> dict[tuple[str, str], list[Claim]]:
     return {key: same for key, same in found.items() if len(same) >= SEVERAL}
 
 
+def judged(claims: Sequence[Claim]) -> list[tuple[int, Claim]]:
+    """Claims with their places, less those that `asides` tells together."""
+    apart = {id(claim) for same in asides(claims).values() for claim in same}
+    return [(place, claim) for place, claim in enumerate(claims) if id(claim) not in apart]
+
+
 def audits_of(claims: Sequence[Claim]) -> str:
     """The names of their audits, for example "bias, deletion and wall"."""
     *first, last = dict.fromkeys(claim.audit for claim in claims)

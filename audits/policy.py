@@ -2,17 +2,18 @@
 
 import hashlib
 import tomllib
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from audits.waivers import Waiver
 from camcore.errors import BadInput
 from camcore.verdict import Severity
 
 SHIPPED = Path(__file__).with_name("policy.toml")
+ANY = "*"  # in a waiver: whichever method, whichever model
 
 
 class Closed(BaseModel):
@@ -36,6 +37,26 @@ class Profile(Closed):
     images: int = Field(ge=1)  # at most
     chance_draws: int = Field(ge=1)  # random maps per image, averaged; other repeats follow it
     seconds: float = Field(gt=0)  # of the whole run; what has no verdict by then is INCONCLUSIVE
+
+
+class Waiver(Closed):
+    """An entry of `[[waivers]]` in a policy."""
+
+    claim: str = Field(min_length=1)  # its id, as in the report: "wall/leakage[gradcam]"; [*]: of whichever method
+    subject: str = ANY  # the model's id, as in the report; *: whichever
+    bound: float  # on the claim's own scale: its margin, for as long as the waiver lasts
+    reason: str = Field(min_length=1)
+    owner: str = Field(min_length=1)
+    expires: date  # the last day
+
+    @property
+    def question(self) -> str:
+        """The claim's name without its method: a key of the policy."""
+        return self.claim.partition("[")[0]
+
+    def covers(self, claim: str, subject: str) -> bool:
+        """Whether it is for this claim of this model."""
+        return self.subject in (ANY, subject) and self.claim in (claim, f"{claim.partition('[')[0]}[{ANY}]")
 
 
 class PolicyFile(Closed):

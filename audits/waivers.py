@@ -10,33 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from audits.policy import Waiver
 from camcore.verdict import Outcome, Verdict, judge
-
-ANY = "*"
-
-
-class Waiver(BaseModel):
-    """An entry of `[[waivers]]` in a policy."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-    claim: str = Field(min_length=1)  # its id, as in the report: "wall/leakage[gradcam]"; [*]: of whichever method
-    subject: str = ANY  # the model's id, as in the report; *: whichever
-    bound: float  # on the claim's own scale: its margin, for as long as the waiver lasts
-    reason: str = Field(min_length=1)
-    owner: str = Field(min_length=1)
-    expires: date  # the last day
-
-    @property
-    def question(self) -> str:
-        """The claim's name without its method: a key of the policy."""
-        return self.claim.partition("[")[0]
-
-    def covers(self, claim: str, subject: str) -> bool:
-        """Whether it is for this claim of this model."""
-        return self.subject in (ANY, subject) and self.claim in (claim, f"{claim.partition('[')[0]}[{ANY}]")
 
 
 @dataclass(frozen=True, kw_only=True)

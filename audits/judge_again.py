@@ -13,7 +13,7 @@ from audits import catalogue, gate
 from audits.encode import estimated, finite
 from audits.plan import family_size
 from audits.policy import Policy
-from audits.question import Question
+from audits.question import Question, taken_apart
 from audits.waivers import waived
 from camcore import statistics
 from camcore.engine import Terms, judged_again
@@ -56,7 +56,7 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
             min_images=policy.min_images,
             max_degenerate=policy.max_degenerate,
         )
-        records.append(_again(claim, questions[_name(claim)], policy, terms, today))
+        records.append(_again(claim, questions[taken_apart(claim["id"])[0]], policy, terms, today))
     found = gate.summed_up(policy, models, records)
     run = {
         **results["run"],
@@ -68,29 +68,20 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
     return {**results, "schema_version": gate.SCHEMA_VERSION, "run": run, **found}
 
 
-def _name(claim: Mapping[str, Any]) -> str:
-    """Of its question, a key of the policy."""
-    return str(claim["id"]).partition("[")[0]
-
-
-def _method(claim: Mapping[str, Any]) -> str:
-    return str(claim["id"]).partition("[")[2].removesuffix("]")
-
-
 def _asked(subject: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> gate.Asked:
     """Runs before 1.1 did not say what their models were asked as: then it is read off the claims."""
-    methods = dict.fromkeys(_method(claim) for claim in claims if claim["subject"] == subject["id"] and _method(claim))
+    methods = dict.fromkeys(taken_apart(claim["id"])[1] for claim in claims if claim["subject"] == subject["id"])
     able = tuple(ability for ability, words in gate.KINDS.items() if words in subject["kind"])
     return gate.Asked(
         subject=subject["id"],
-        cams=tuple(subject.get("cams") or methods),
+        cams=tuple(subject.get("cams") or filter(None, methods)),
         able=tuple(subject.get("abilities") or able or ("classes",)),
     )
 
 
 def _again(claim: Mapping[str, Any], question: Question, policy: Policy, terms: Terms, today: date) -> dict[str, Any]:
     """The record of a claim, judged by what counts now."""
-    asked = question.claim(_method(claim), policy.claims[question.name])
+    asked = question.claim(taken_apart(claim["id"])[1], policy.claims[question.name])
     verdict = Verdict(claim=asked, outcome=Outcome(claim["verdict"]), reason=claim["reason"])
     judged: dict[str, Any] = {}
     if claim["estimate"] is not None:  # else nothing was measured, and another margin changes nothing

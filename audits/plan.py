@@ -21,7 +21,7 @@ from camcore.engine import Terms
 from camcore.errors import BadInput
 from camcore.subject import Ability, Subject, abilities
 from fixtures.artefacts import Artefact, library, read_artefact
-from fixtures.controls import CONTROLS
+from fixtures.controls.registry import control_of
 from fixtures.subjects.spec import find_any, first_ability
 
 DEFAULT_CAM = "hirescam"
@@ -92,7 +92,7 @@ def chosen_cams(spec: str, names: Sequence[str]) -> dict[str, CamMethod]:
         return dict(sorted(RECORDED.items()))
     if names:
         return {name: find_cam(name) for name in names}
-    made = CONTROLS.get(spec.removeprefix("control:")) if spec.startswith("control:") else None
+    made = control_of(spec)
     return dict(made.cams) if made is not None and made.cams else {DEFAULT_CAM: METHODS[DEFAULT_CAM]}
 
 

@@ -58,6 +58,12 @@ def claim_id(name: str, cam: str) -> str:
     return f"{name}[{cam}]" if cam else name
 
 
+def taken_apart(claim: str) -> tuple[str, str]:
+    """The name and the method that `claim_id` put together; the method is empty where there is none."""
+    name, _, method = claim.partition("[")
+    return name, method.removesuffix("]")
+
+
 SECTIONS = {
     "What it measures": "measures",
     "Why it matters": "why",

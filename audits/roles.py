@@ -23,7 +23,7 @@ from camcore.imagetext import PROBES, TwoTowers, as_classifier, with_map
 from camcore.record import record
 from camcore.subject import Ability, Classifier, Subject
 from camcore.throughput import fastest_batch_size
-from fixtures.controls import CONTROLS
+from fixtures.controls.registry import control_of
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
 from fixtures.datasets.captions import Captions, drawn_captions, find_captions, has_captions
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
@@ -79,7 +79,7 @@ def classes(asked: Asked) -> Role:
             f"--cam {settings.cams[0]} needs a map of features, and {asked.spec!r} has no layer that gives one; "
             "leave --cam out, or name a layer with --audit-layer"
         )
-    made = CONTROLS.get(asked.spec.removeprefix("control:")) if asked.spec.startswith("control:") else None
+    made = control_of(asked.spec)
     if made is not None and made.data is not None and settings.data is None:
         dataset = made.data(policy.images, settings.seed)
     else:

@@ -3,6 +3,7 @@ from dataclasses import replace
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -29,8 +30,10 @@ def check_ablation(rec: Any, split: Split, dtype: torch.dtype, fill: str = "zero
         error = (weights[index] - torch.tensor(expected, dtype=torch.float64)).abs().max()
         # a weight is the difference of two scores, each as exact as its own size allows
         assert error <= TOLERANCE[dtype] * abs(score)
+        saliency = oracle.weighted(expected, asked.features)
+        assert np.abs(found[index].double().numpy() - saliency).max() <= TOLERANCE[dtype]
         if fill == "zero":  # the mean leaves weights so much smaller than the score that float32 keeps few digits
-            close(found[index], oracle.weighted(expected, asked.features), dtype)
+            close(found[index], saliency, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])

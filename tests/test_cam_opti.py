@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from camcore import ask, cam
-from camcore.cam.opti import mask_of, opticam, opticam_weights
+from camcore.cam import opti
+from camcore.cam.opti import _score, mask_of, opticam, opticam_weights
 from camcore.cost import metered
 from camcore.maps import is_constant, unit_range
 from camcore.perturbations import mean_colour
@@ -41,8 +42,8 @@ def asked_of(net, layer, dtype=torch.float64, *, count=2, seed=0, chunk=8, prepr
     return record(subject, some_images(count, seed=seed).to(dtype), target, chunk=chunk, **options)
 
 
-def oracle_path(rec, index, *, steps, rate=0.1, baseline=None, behind=None):
-    """The oracle's way for one image: the model as it is called by anybody, in float64."""
+def asked_by_the_oracle(rec, index, behind=None):
+    """What the oracle asks of one image, a score and its slopes: the model as anybody calls it, in float64."""
     module = deepcopy(rec.subject.module).double()
     target, against = int(rec.target[index]), None if rec.against is None else int(rec.against[index])
 
@@ -59,6 +60,12 @@ def oracle_path(rec, index, *, steps, rate=0.1, baseline=None, behind=None):
         pixels = torch.tensor(image, requires_grad=True)
         return torch.autograd.grad(explained(pixels), pixels)[0].numpy()
 
+    return score, slopes
+
+
+def oracle_path(rec, index, *, steps, rate=0.1, baseline=None, behind=None):
+    """The oracle's way for one image."""
+    score, slopes = asked_by_the_oracle(rec, index, behind)
     image = rec.images[index].double().numpy()
     baseline = np.zeros_like(image) if baseline is None else baseline[index].double().numpy()
     features = rec.activations[index].double().numpy()
@@ -81,7 +88,7 @@ def masked_score(rec, weights):
 
 
 # Adam's first steps are as long for a slope of 1e-6 as for one of 1, so rounding soon turns some channel round, and
-# float32 and float64 go different ways: they are compared for three steps. In float64 fifty still agree to 2e-9.
+# float32 and float64 go different ways: whole ways are compared for three steps. In float64 fifty still agree to 2e-9.
 @every_net
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("seed", [0, 1])
@@ -90,6 +97,47 @@ def test_map_equals_the_papers_optimisation(net, layer, dtype, seed):
     found = opticam(rec, steps=3, **TO_THE_END)
     assert found.dtype == dtype
     assert_equals_oracle(rec, found, steps=3)
+
+
+# All fifty steps by themselves: wherever the way has led, what comes next there is what the paper says comes next.
+@every_net
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.slow
+def test_each_of_fifty_steps_and_the_map_at_their_end_are_the_papers(net, layer, dtype, monkeypatch):
+    rec = asked_of(net, layer, dtype, count=1)
+    way, found = walked(rec, monkeypatch)
+    bound = 1e-5 if dtype == torch.float32 else 1e-9
+    image, features = rec.images[0].double().numpy(), rec.activations[0].double().numpy()
+    score_of, slopes_of = asked_by_the_oracle(rec, 0)
+    black = np.zeros_like(image)
+    m, v = np.zeros(len(features)), np.zeros(len(features))
+    relued = np.maximum(features, 0)
+    live = relued.max((1, 2)) > relued.min((1, 2))  # of a constant channel the slope is 0 but for rounding
+    steepest = max(np.abs(slope).max() for _, _, slope in way)
+    for t, (u, score, slope) in enumerate(way):
+        assert abs(score - score_of(oracle.seen(image, black, features, u))) <= bound * max(1, abs(score))
+        if t < 50:
+            expected = oracle.slope(slopes_of, image, black, features, u)
+            assert np.abs(slope - expected).max() <= bound * steepest
+            following, m, v = oracle.adam(u, m, v, np.where(live, slope, 0), t + 1, 0.1)
+            assert np.abs(way[t + 1][0] - following).max() <= bound
+    expected = oracle.opticam([(score, u) for u, score, _ in way], features, 1000, 1e-3)
+    assert np.abs(found.double().numpy() - expected).max() <= bound * expected.max()
+
+
+def walked(rec, monkeypatch):
+    """(u, its score, its slope) before each of fifty steps of a single image and after the last, and the map."""
+    way = []
+
+    def watched(rec, features, pictures, u, rows, *, sloped):
+        score, slope = _score(rec, features, pictures, u, rows, sloped=sloped)
+        way.append((u[0].double().numpy(), float(score[0]), slope[0].double().numpy()))
+        return score, slope
+
+    monkeypatch.setattr(opti, "_score", watched)
+    found = opticam(rec, steps=50, **TO_THE_END)[0]
+    assert len(way) == 51
+    return way, found
 
 
 def test_pixels_are_masked_before_they_are_normalised():

@@ -70,17 +70,22 @@ def slope(slopes_at: Slopes, image: Array, baseline: Array, features: Array, u: 
     return found
 
 
+def adam(u: Array, m: Array, v: Array, ascent: Array, t: int, rate: float) -> tuple[Array, Array, Array]:
+    """Step t >= 1 of Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1); what is minimised is -F."""
+    g = -ascent
+    m = 0.9 * m + 0.1 * g
+    v = 0.999 * v + 0.001 * g**2
+    return u - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v
+
+
 def trajectory(
     score: Score, slopes_at: Slopes, image: Array, baseline: Array, features: Array, *, steps: int, rate: float
 ) -> list[tuple[float, Array]]:
-    """(F(u), u) at the start and after each step of Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1)."""
+    """(F(u), u) at the start and after each step."""
     u, m, v = (np.zeros(len(features)) for _ in range(3))
     found = [(score(seen(image, baseline, features, u)), u)]
     for t in range(1, steps + 1):
-        g = -slope(slopes_at, image, baseline, features, u)  # of what is minimised: -F
-        m = 0.9 * m + 0.1 * g
-        v = 0.999 * v + 0.001 * g**2
-        u = u - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        u, m, v = adam(u, m, v, slope(slopes_at, image, baseline, features, u), t, rate)
         found.append((score(seen(image, baseline, features, u)), u))
     return found
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -188,7 +188,7 @@ def expected_maps(net, image, target):
 def test_maps_equal_the_papers_equations(seed, heads, prefix, call, read, size):
     prefix = max(prefix, 2) if read == "two" else prefix
     net = AttentionNet(call, heads=heads, prefix=prefix, read=read)
-    check_against_oracle(recorded(net, count=1, size=size, seed=seed))
+    check_against_oracle(recorded(net, count=1, size=size, seed=seed), least=0.005)
 
 
 @pytest.mark.parametrize("call", ["dot_product", "multi_head", "softmax", "bmm"])
@@ -199,7 +199,11 @@ def test_maps_equal_the_papers_equations_however_attention_is_called_and_read(ca
     check_against_oracle(rec)
 
 
-def check_against_oracle(rec):
+def check_against_oracle(rec, *, least=0.0):
+    """Equal to the oracle; drawn networks whose class token keeps all but `least` to itself are passed over.
+
+    The maps are what is left of a row that is 1 in the main at the class token: of less, float32 keeps fewer digits.
+    """
     net = rec.subject.module
     single = [getattr(cam, name)(rec)[0] for name in METHODS]
     net.double()
@@ -207,9 +211,10 @@ def check_against_oracle(rec):
     prefix, grid = net.before.shape[1], tuple(side // PATCH for side in rec.images.shape[2:])
     for name, rough, whole in zip(METHODS, single, expected_maps(net, rec.images[0], int(rec.target[0])), strict=True):
         expected = torch.from_numpy(whole[prefix:].reshape(grid))
+        if least:
+            assume(expected.max() > least * whole.max())
         assert (getattr(cam, name)(rec)[0] - expected).abs().max() <= 1e-9 * expected.max()
-        # the class token's own share is the largest
-        assert (rough - expected).abs().max() <= 1e-5 * min(1, whole.max())
+        assert (rough - expected).abs().max() <= 1e-5 * expected.max()
 
 
 def test_a_multi_head_attention_module_gives_what_its_matrices_give():

@@ -7,13 +7,14 @@ from tests.splits import SPLITS, close, recorded, top_rows
 from tests.tiny import GapNet, InPlaceNet, some_images, tiny_subject
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("net", [GapNet, InPlaceNet])
-def test_cam_equals_the_papers_equation(net):
-    subject = tiny_subject(net(), "relu")
-    rec = record(subject, some_images(2), torch.tensor([1, 3]))
+def test_cam_equals_the_papers_equation(net, dtype):
+    subject = tiny_subject(net().to(dtype), "relu")
+    rec = record(subject, some_images(2).to(dtype), torch.tensor([1, 3]))
     for index, target in enumerate((1, 3)):
         weights = subject.module.head.weight[target].tolist()
-        close(cam.cam(rec)[index], oracle.weighted(weights, rec.activations[index].tolist()), torch.float32)
+        close(cam.cam(rec)[index], oracle.weighted(weights, rec.activations[index].tolist()), dtype)
 
 
 def test_cam_of_a_contrast_takes_the_difference_of_the_weights():

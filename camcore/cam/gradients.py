@@ -36,7 +36,8 @@ def gradcam_plus_plus(rec: Recording) -> Map:
     of real size (1e-3 squared is below the usual 1e-6). Not invariant to a rescaling of the logits, by definition.
     """
     denominator = 2 + rec.gradients * rec.activations.sum((2, 3), keepdim=True)
-    # The pole is out of reach where it matters: ReLU(g) > 0 and ΣA >= 0 give at least 2. Elsewhere the weight is 0.
+    # Behind a ReLU the pole is out of reach: ReLU(g) > 0 and ΣA >= 0 give at least 2. Features of both signs (LN, GELU)
+    # can come near it, and then α is large or negative, as printed; at the pole itself the weight is 0.
     alpha = torch.where(denominator.abs() > 1e-12, 1 / denominator, 0)
     return weigh((alpha * rec.gradients.relu()).sum((2, 3)), rec.activations)
 
@@ -45,12 +46,14 @@ def gradcam_plus_plus(rec: Recording) -> Map:
 def xgradcam(rec: Recording) -> Map:
     """XGrad-CAM: channels weighted by their gradient averaged with the activation as density.
 
-    Fu et al. 2020, arXiv:2008.02312, eq. 8. The map sums to Σ g·A (conservation). Where a channel sums to nearly
-    nothing (LN, GELU and SiLU features have both signs) its weight is damped relative to Σ|A|, keeping the sign; a
-    channel that sums to exactly 0 has weight 0.
+    Fu et al. 2020, arXiv:2008.02312, eq. 8. The map sums to Σ g·A (conservation). A channel that sums to less than a
+    millionth of Σ|A| (LN, GELU and SiLU features have both signs) is divided by that millionth, with the sum's sign: there,
+    and only there, conservation is given up. A channel that sums to exactly 0 has weight 0. Meant for features behind
+    a ReLU: where the signs cancel, float32 knows a weight no better than it knows ΣA.
     """
     total = rec.activations.sum((2, 3))
-    stabilised = total + total.sign() * 1e-6 * rec.activations.abs().sum((2, 3))
+    least = 1e-6 * rec.activations.abs().sum((2, 3))
+    stabilised = torch.where(total.abs() < least, total.sign() * least, total)
     weighted = (rec.activations * rec.gradients).sum((2, 3))
     return weigh(torch.where(total == 0, 0, weighted / stabilised), rec.activations)
 

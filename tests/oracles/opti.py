@@ -51,7 +51,11 @@ def seen(image: Array, baseline: Array, features: Array, u: Array) -> Array:
 
 
 def slope(slopes_at: Slopes, image: Array, baseline: Array, features: Array, u: Array) -> Array:
-    """dF/du by the chain rule: from the pixels to the mask, its range, the map's cells, the weights, and u."""
+    """dF/du by the chain rule: from the pixels to the mask, its range, the map's cells, the weights, and u.
+
+    A constant channel moves the map by a constant, which n takes away: its slope is 0, and not what rounding leaves,
+    of which Adam would make whole steps.
+    """
     coarse = weighted(features, u)
     fine = upsampled(coarse, image.shape[1:])
     low, high = fine.min(), fine.max()
@@ -67,6 +71,8 @@ def slope(slopes_at: Slopes, image: Array, baseline: Array, features: Array, u: 
     for k in range(len(u)):
         for other in range(len(u)):
             found[k] += d_weight[other] * shares[other] * ((k == other) - shares[k])
+        if np.ptp(np.maximum(features[k], 0)) == 0:
+            found[k] = 0.0
     return found
 
 

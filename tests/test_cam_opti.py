@@ -87,8 +87,8 @@ def masked_score(rec, weights):
     return ask.scores(rec, rec.images * mask, torch.arange(len(rec.images)))
 
 
-# Adam's first steps are as long for a slope of 1e-6 as for one of 1, so float32's rounding turns some channel round in the
-# end, and float32 and float64 go different ways: there, whole ways are compared for twenty steps, and all fifty below.
+# Adam's first steps are as long for a slope of 1e-6 as for one of 1, so float32's rounding turns some channel round in
+# the end, and float32 and float64 go different ways: there, twenty steps are compared in one, and all fifty below.
 STEPS = {torch.float32: 20, torch.float64: 50}
 
 

@@ -1,4 +1,4 @@
-"""Every CAM of one recording against its paper, on networks cut at a layer by hand: A and g are the oracle's own too."""
+"""Every CAM of one recording against its paper, on networks cut by hand: A and g are the oracle's own as well."""
 
 import pytest
 import torch

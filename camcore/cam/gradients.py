@@ -47,9 +47,9 @@ def xgradcam(rec: Recording) -> Map:
     """XGrad-CAM: channels weighted by their gradient averaged with the activation as density.
 
     Fu et al. 2020, arXiv:2008.02312, eq. 8. The map sums to Σ g·A (conservation). A channel that sums to less than a
-    millionth of Σ|A| (LN, GELU and SiLU features have both signs) is divided by that millionth, with the sum's sign: there,
-    and only there, conservation is given up. A channel that sums to exactly 0 has weight 0. Meant for features behind
-    a ReLU: where the signs cancel, float32 knows a weight no better than it knows ΣA.
+    millionth of Σ|A| (LN, GELU and SiLU features have both signs) is divided by that millionth, with the sum's sign:
+    there, and only there, conservation is given up. A channel that sums to exactly 0 has weight 0. Meant for features
+    behind a ReLU: where the signs cancel, float32 knows a weight no better than it knows ΣA.
     """
     total = rec.activations.sum((2, 3))
     least = 1e-6 * rec.activations.abs().sum((2, 3))

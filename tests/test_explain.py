@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from camcore import cam, record
+from camcore.cam.scoring import effective_channels, scorecam_weights
 from camcore.cost import metered
 from camcore.errors import BadInput
 from camcore.explain import explain
@@ -35,11 +36,29 @@ def test_maps_are_the_methods_own_signed_and_all_from_one_recording(subject):
     assert min(cells.min() for cells in explained.cells.values()) < 0
 
 
+def test_scorecam_says_how_many_channels_it_rests_on_and_is_asked_once(subject):
+    images = some_images(2)
+    recording = record(subject, images)
+    expected = cam.scorecam(recording)  # measures the batch size as well
+    with metered() as cost:
+        cam.scorecam(recording)
+    rests_on = effective_channels(scorecam_weights(recording)).tolist()
+
+    with metered() as explaining:
+        explained = explain(subject, images, cams=("scorecam", "hirescam"))
+
+    assert torch.equal(explained.cells["scorecam"], expected)
+    assert explaining.forwards == cost.forwards + 2
+    for index, number in enumerate(rests_on):
+        assert explained.says_of_map(index, "scorecam")[-1] == f"rests on {number:.3g} of 6 channels"
+        assert len(explained.says_of_map(index, "hirescam")) == 1
+
+
 def test_a_map_at_the_images_own_resolution_is_not_moved(subject):
     recording = record(subject, some_images(2))
     pixels = recording.images.sum(1) - 1
 
-    explained = explanation(recording, {"gradient": pixels}, subject)
+    explained = explanation(recording, {"gradient": (pixels, ())}, subject)
 
     assert torch.equal(explained.maps["gradient"], pixels)
 
@@ -147,7 +166,7 @@ def test_an_overlay_marks_where_the_map_is_positive_and_nothing_else(subject):
 )
 def test_a_map_with_nothing_to_see_says_so_and_leaves_the_photograph_as_it_is(subject, cells, says):
     recording = record(subject, some_images(1))
-    explained = explanation(recording, {"odd": cells[None]}, subject)
+    explained = explanation(recording, {"odd": (cells[None], ())}, subject)
 
     tiles = explained.tiles(0)
 
@@ -167,7 +186,8 @@ def test_a_few_pixels_that_stand_out_do_not_hide_a_map_of_pixels_and_the_caption
     spiked = pixels.clone()
     spiked[0, 15, 15] = 50.0  # one of 128 marks
 
-    explained = explanation(recording, {"even": pixels, "spiked": spiked, "cells": spiked[:, 8:, 8:]}, subject)
+    drawn = {"even": pixels, "spiked": spiked, "cells": spiked[:, 8:, 8:]}
+    explained = explanation(recording, {name: (cells, ()) for name, cells in drawn.items()}, subject)
 
     assert explained.full_colour(0, "even") == explained.full_colour(0, "spiked") == pytest.approx(0.1)
     assert explained.says_of_map(0, "even") == ("max 0.1, min -1",)

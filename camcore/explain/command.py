@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from camcore.cam import METHODS, PARTIAL, RECORDED, CamMethod, find_cam
 from camcore.errors import BadInput, one_line
 from camcore.explain.classes import class_label, find_class
-from camcore.explain.explanation import Explanation, explanation, recorded
+from camcore.explain.explanation import Drawn, Explanation, drawn, explanation, recorded
 from camcore.explain.folder import Written, stems, write_image, write_manifest, write_sheet
 from camcore.explain.options import DEFAULT_CAM, parser
 from camcore.images import Image
@@ -112,16 +111,16 @@ def explained_files(
             else:
                 fail(written, named[batch[0]][0], reason(problem))
             continue
-        cells: dict[str, Tensor] = {}
+        maps: dict[str, Drawn] = {}
         for name, method in cams.items():
             if name not in RECORDED and name not in PARTIAL:
                 tell(f"  {name} asks the model again")
             try:
-                cells[name] = method(recording)
+                maps[name] = drawn(name, method, recording)
             except Exception as problem:
                 fail(written, name, reason(problem))
         files = [named[index] for index in batch]
-        yield explanation(recording, cells, subject, names=[Path(file).name for file, _ in files]), files
+        yield explanation(recording, maps, subject, names=[Path(file).name for file, _ in files]), files
 
 
 def read(file: str, subject: Classifier) -> Image:

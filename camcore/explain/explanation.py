@@ -10,7 +10,9 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from camcore.cam import find_cam
+from camcore.cam import CamMethod, find_cam
+from camcore.cam.gradients import weigh
+from camcore.cam.scoring import effective_channels, scorecam_weights
 from camcore.errors import BadInput
 from camcore.explain.classes import class_label, find_class
 from camcore.explain.overlay import blend, enlarged, fitted, share_of
@@ -41,6 +43,7 @@ class Explanation:
     model: str
     layer: str
     placement: Placement | None  # where the cells lie; None: each in the middle of its even share
+    notes: Mapping[str, tuple[str, ...]]  # of a method, one for each image; of some methods only
 
     @property
     def probabilities(self) -> Float[Tensor, "b classes"]:
@@ -108,10 +111,10 @@ class Explanation:
         return others if others < largest / 2 else largest
 
     def says_of_map(self, index: int, cam: str) -> tuple[str, ...]:
-        """A map's extremes, or why there is nothing to see, and where its colours end before its values do."""
+        """A map's extremes, or why nothing is to be seen, where its colours end before its values do, and its note."""
         cells, full = self.cells[cam][index], self.full_colour(index, cam)
         ends = (f"full colour from {full:.3g} on (top 1 %)",) if full < float(cells.max()) else ()
-        return (describe(cells), *ends)
+        return (describe(cells), *ends, *self.notes.get(cam, ())[index : index + 1])
 
     def says(self, index: int) -> tuple[str, ...]:
         """What the model predicts, and what is explained where that is something else, with probabilities."""
@@ -159,7 +162,21 @@ def explain(
     """
     methods = {name: find_cam(name) for name in cams}
     recording = recorded(subject, images, target=target, against=against, layer=layer)
-    return explanation(recording, {name: method(recording) for name, method in methods.items()}, subject, names=names)
+    maps = {name: drawn(name, method, recording) for name, method in methods.items()}
+    return explanation(recording, maps, subject, names=names)
+
+
+Drawn = tuple[Float[Tensor, "b i j"], tuple[str, ...]]  # a map, and a note for each image or none
+
+
+def drawn(name: str, method: CamMethod, recording: Recording) -> Drawn:
+    """A method's map, and for Score-CAM how many channels it rests on."""
+    if name != "scorecam":
+        return method(recording), ()
+    weights = scorecam_weights(recording)  # asked for once: the map is their sum
+    rests_on = effective_channels(weights).tolist()
+    notes = tuple(f"rests on {number:.3g} of {weights.shape[1]} channels" for number in rests_on)
+    return weigh(weights, recording.activations), notes
 
 
 def recorded(
@@ -181,16 +198,16 @@ def recorded(
 
 
 def explanation(
-    recording: Recording, cells: Mapping[str, Tensor], subject: Classifier, *, names: Sequence[str] = ()
+    recording: Recording, maps: Mapping[str, Drawn], subject: Classifier, *, names: Sequence[str] = ()
 ) -> Explanation:
-    """What is known of a recording's images, with the maps that methods gave for them."""
+    """What is known of a recording's images, with the maps that methods gave for them and their notes."""
     if names and len(names) != len(recording.images):
         raise BadInput(f"expected one name per image, got {len(names)} names for {len(recording.images)} images")
     size = tuple(recording.images.shape[-2:])
     return Explanation(
         images=recording.images.detach().cpu(),
-        maps={name: upsample(each, size, recording.placement).detach().cpu() for name, each in cells.items()},
-        cells={name: each.detach().cpu() for name, each in cells.items()},
+        maps={name: upsample(cells, size, recording.placement).detach().cpu() for name, (cells, _) in maps.items()},
+        cells={name: cells.detach().cpu() for name, (cells, _) in maps.items()},
         logits=recording.logits.detach().cpu(),
         target=recording.target.cpu(),
         against=None if recording.against is None else recording.against.cpu(),
@@ -199,6 +216,7 @@ def explanation(
         model=subject.spec or subject.name,
         layer=recording.layer,
         placement=recording.placement,
+        notes={name: notes for name, (_, notes) in maps.items()},
     )
 
 

@@ -12,7 +12,7 @@ import warnings
 from datetime import date
 from pathlib import Path
 
-from benchmarks import timing
+from benchmarks import pixel_peers, timing
 from tests.conformance import compare, formulas, manners, mechanisms, symmetries  # noqa: F401  (properties register)
 from tests.conformance.adapter import METHODS, Adapter, find_adapter
 from tests.conformance.suite import PROPERTIES, Outcome, Property, ask
@@ -91,6 +91,10 @@ def page(adapters: list[Adapter], found: dict[str, Answers]) -> str:
         label = next(label for label, compared in COMPARED.items() if compared == (one.method, one.case))
         left = unexplained(adapter, one) if one.peer in found else "not installed"
         lines.append(row(f"{one.peer}, {label}", one.instead, left))
+    lines += ["", "### Methods of pixels, largest difference from captum's", ""]
+    lines += [row("", "captum"), row("---", "---:")]
+    if "captum" in found:
+        lines += [row(label, f"{worst:.0e}") for label, worst in pixel_peers.differences().items()]
     lines += ["", "### What was observed", ""]
     for library, by_property in found.items():
         for name, outcomes in by_property.items():

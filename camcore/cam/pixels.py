@@ -93,6 +93,9 @@ def integrated_gradients(rec: Recording, *, steps: int = 50, baseline: Baseline 
     Riemann sum of eq. 3. Summed over the channels and the pixels it is f(x) - f(x'), as nearly as the quadrature: that
     is to be checked, since a network with kinks may need more steps. One forward and one backward per step and image.
 
+    Not captum's, whose maps are the same: here a contrast of classes, a wall behind the layer and models that switch
+    gradients off are asked as the recording asked them, and every forward is full, whatever the number of images.
+
     Args:
         rec: A recording that knows its model.
         steps: Nodes of the quadrature.

@@ -17,15 +17,16 @@ removes most where there are edges, so that an edge detector, which never saw th
 
 ## Known limits
 
-Deletion leaves the data distribution; blurring rather than blackening keeps closer to it, and removes less. Black and
-noise can erase the class in whatever order they come, and then they tell no map from another. Deletion says
-nothing about what is shown, only about where. The map is ranked as it is shown: negative saliency counts as none, and
-ties fall in random order. A model whose evidence is spread over the picture loses little wherever one deletes. Where
-the probability stays at 1 to rounding whatever is deleted, there is nothing to judge, and that is said.
+Patches of one pixel: the curve is pixel flipping (Bach et al. 2015), in the steps of the table. Insertion is evidence
+and no claim. Deletion leaves the data distribution; blurring rather than blackening keeps closer to it, and removes
+less. Black and noise can erase the class in whatever order they come, and then they tell no map from another. Deletion
+says nothing about what is shown, only about where. The map is ranked as it is shown: negative saliency counts as none,
+and ties fall in random order. A model whose evidence is spread over the picture loses little wherever one deletes.
+Where the probability stays at 1 to rounding whatever is deleted, there is nothing to judge, and that is said.
 
 ## Caught by
 
-label_blind_map, uniform_map, edge_map, random_map, inverted_map, centre_map
+label_blind_map, uniform_map, edge_map, random_map, inverted_map, centre_map, broken_map
 
 ## References
 
@@ -127,12 +128,16 @@ def show(
         rows=tuple((key, *(_area(rows, key, name, kind) for kind in KINDS)) for key in (name, *CHANCE)),
     )
     yield Table(
-        title=f"What deleting the 20 % that {name} marks costs more, by what a removed pixel becomes (class "
+        title=f"What deleting what {name} marks costs more, by how much goes and what a removed pixel becomes (class "
         "probability, mean and 95 % interval)",
-        columns=("a removed pixel becomes", *(f"than {what}" for what in CHANCE.values())),
+        columns=("deleted", *(f"than {what}" for what in CHANCE.values())),
         rows=tuple(
             (words, *(_signed(rows, f"{name}:over_{other}:{key}") for other in CHANCE))
-            for words, key in (("blurred (judged)", f"{JUDGED:g}"), *((key, key) for key in ELSE))
+            for words, key in (
+                (f"{SHARP:.0%}, blurred (judged beside random)", f"{SHARP:g}"),
+                (f"{JUDGED:.0%}, blurred (judged)", f"{JUDGED:g}"),
+                *((f"{JUDGED:.0%}, {key}", key) for key in ELSE),
+            )
         ),
     )
 

@@ -1,6 +1,7 @@
 """Walls before the target layer: certified, refused where they leak, and judged by what changes with the picture."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +14,15 @@ from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.errors import Undefined
 from camcore.images import Batch
+from camcore.imagetext import as_classifier
 from camcore.maps import rectify
 from camcore.record import features, record
 from camcore.subject import Classifier
 from camcore.wall import WallLeaks
 from camcore.wall_cover import Cover, cover_input, cover_layer
 from camcore.wall_zone import SIDES, Side, before
+from fixtures.subjects.spec import find_any
+from fixtures.vision_language.tiny_clip import save_tiny_clip
 from tests.tiny import CLASSES, GapNet, TokenNet, some_images, tiny_subject
 
 
@@ -155,6 +159,20 @@ def test_attention_is_covered_on_the_picture_and_nowhere_sealed() -> None:
     assert (cover.sealed, cover.dead_from, cover.kept_rows) == (False, 8, 2)
     with pytest.raises(Undefined, match=r"no layer with a larger map than 'block1'.*use the wall in the picture"):
         cover_layer(subject, some_images(2), seed=0)
+
+
+def test_a_model_of_captions_is_covered_on_the_picture_through_its_classes(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    towers = find_any(f"hf:{save_tiny_clip(tmp_path / 'clip')}", weights=None, device="cpu", layer=None)
+    subject = as_classifier(towers, ("a red ball", "a green block", "a blue mug"))
+    images = some_images(4, size=max(subject.geometry.crop))
+    cover = cover_input(subject, images[:2], seed=0, band=0.5)
+    found = behind_cover(subject, batch_of(images), cams={"hirescam": METHODS["hirescam"]}, cover=cover)
+
+    # constant patches may carry weight, which is a contribution without information: both are told
+    behind, varies = found["hirescam:behind"], found["hirescam:varies"]
+    assert behind.isfinite().all()
+    assert (varies <= behind + 1e-9).all()
 
 
 class Detour(nn.Module):

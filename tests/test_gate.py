@@ -139,7 +139,7 @@ def record(subject: str, name: str, verdict: str, *, gates: bool = True, p: floa
 
 
 def results(made: Plan, *records: dict[str, Any]) -> Results:
-    return Results.model_validate(assemble(made, records, command="pytest audits", seconds=1.0, interrupted=False))
+    return Results.model_validate(assemble(made, records, command="pytest audits", seconds=1.0, interrupted=0))
 
 
 def test_every_claim_of_the_policy_is_expected_of_every_model_and_method(tmp_path: Path) -> None:

@@ -255,20 +255,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     from reports import schema
 
     folder = plan.settings.report
-    stopped = config.stash[STOPPING].count or exitstatus in (
-        pytest.ExitCode.INTERRUPTED,
-        pytest.ExitCode.INTERNAL_ERROR,
-    )
-    if session.shouldfail and not config.stash[STOPPING].count:  # -x, which xdist takes for an interruption
-        stopped, exitstatus = False, pytest.ExitCode.TESTS_FAILED
-    cut_short = max(exitstatus, pytest.ExitCode.INTERRUPTED) if stopped else 0
+    signalled = config.stash[STOPPING].count > 0
+    if exitstatus == pytest.ExitCode.INTERRUPTED and session.shouldfail and not signalled:
+        exitstatus = pytest.ExitCode.TESTS_FAILED  # -x, which xdist takes for an interruption
+    stopped = signalled or exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+    cut_short = int(max(exitstatus, pytest.ExitCode.INTERRUPTED)) if stopped else 0
     results = schema.Results.model_validate(
         assemble(
             plan,
-            finished_claims(folder, run=config.stash[LOG].run, interrupted=bool(stopped)),
+            finished_claims(folder, run=config.stash[LOG].run, interrupted=stopped),
             command=" ".join(["pytest", *config.invocation_params.args]),
             seconds=time.monotonic() - config.stash[STARTED],
-            interrupted=int(cut_short),
+            interrupted=cut_short,
         )
     )
     config.stash[RESULTS] = results

@@ -17,7 +17,7 @@ BACK = "\x1b[K\x1b8"
 
 def terminal_of(config: pytest.Config, environment: Mapping[str, str]) -> TextIO | None:
     """The terminal that pytest writes to, out of reach of the capturing; None where nobody watches one."""
-    if environment.get("CI") or environment.get("TERM") == "dumb" or config.option.verbose < 0:
+    if environment.get("CI") or environment.get("TERM") == "dumb" or getattr(config.option, "verbose", 0) < 0:
         return None
     try:
         # captured output goes elsewhere from here on: a copy of stdout that was made in time does not

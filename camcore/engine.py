@@ -82,7 +82,7 @@ def evaluate(
         terms: Level, budget, seed, batch size.
         journal: Rows already measured; new ones are added batch by batch, so that a killed run loses one batch.
         show: Makes the evidence from the worst and the most typical images, and from all rows.
-        progress: Called after every batch, with what is known so far.
+        progress: Called after every batch and every look, with what is known so far.
         until: Of `time.monotonic()`: no batch is begun later; the verdict is that of the last look before.
 
     Returns:
@@ -106,6 +106,7 @@ def evaluate(
             fits = replace(fits, batch_size=size)
             rows = {image_id: journal[image_id] for image_id in ids[:look]}
             verdict = _verdict(claim, rows, column, looks[: index + 1], terms)
+            told(look, look)
             hopeless = verdict.outcome is Outcome.ERROR and _degenerate(rows, column) > look / 2
             if verdict.outcome in (Outcome.PASS, Outcome.FAIL) or hopeless:
                 break

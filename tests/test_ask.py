@@ -353,4 +353,4 @@ def test_progress_is_told_how_many_images_of_how_many_and_what_is_known_so_far(t
     watched = replace(ask, progress=lambda done, planned, verdict: told.append((done, planned, len(verdict.values))))
     watched(BARELY, "hirescam", measure=constant, column="value", show=nothing, version="1")
 
-    assert told == [(6, 20, 0), (12, 20, 0), (16, 20, 0), (20, 20, 16)]
+    assert told == [(6, 20, 0), (12, 20, 0), (16, 20, 0), (16, 20, 16), (20, 20, 16), (20, 20, 20)]

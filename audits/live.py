@@ -47,24 +47,26 @@ class Live:
         if self._asked is None or self._asked[0] != name:
             self._asked = name, now, done  # these came from the journal or with the first batch: no pace to tell yet
         _, since, first = self._asked
-        parts = [self.run(), f"{name}: {done} of up to {planned} images", tending(verdict)]
-        if done > first:
-            parts.append(f"at most {duration((now - since) / (done - first) * (planned - done))}")
-        self.show(" | ".join(filter(None, parts)))
+        parts = [f"{self.done()} {name}: {done} of up to {planned} images", tending(verdict)]
+        left = [f"at most {duration((now - since) / (done - first) * (planned - done))}"] if done > first else []
+        self.show(" | ".join(filter(None, [*parts, ", ".join(left + self.left())])))
 
-    def run(self) -> str:
+    def done(self) -> str:
         """How far the whole run is."""
-        told = f"claim {min(self.finished + 1, self.total)} of {self.total}"
-        if self.finished:
-            left = (self.clock() - self.started) / self.finished * (self.total - self.finished)
-            told += f", about {duration(left)} left"
-        return told
+        return f"claim {min(self.finished + 1, self.total)}/{self.total}"
+
+    def left(self) -> list[str]:
+        """How long the whole run will take, once there is a claim to tell it by."""
+        if not self.finished:
+            return []
+        pace = (self.clock() - self.started) / self.finished
+        return [f"the run about {duration(pace * (self.total - self.finished))}"]
 
     def show(self, text: str) -> None:
         """Put a text on the line below."""
-        width = os.get_terminal_size(self.terminal.fileno()).columns if self.terminal.isatty() else 80
+        width = os.get_terminal_size(self.terminal.fileno()).columns if self.terminal.isatty() else 0
         printable = "".join(letter if letter.isprintable() else " " for letter in text)
-        self._write(f"{DOWN}{BELOW}{printable[: width - 1]}{BACK}")
+        self._write(f"{DOWN}{BELOW}{printable[: (width or 80) - 1]}{BACK}")
         self._shown = True
 
     def clear(self) -> None:
@@ -105,7 +107,7 @@ class Live:
         self.clear()
         result: Any = yield
         if self.several and self.finished < self.total:
-            self.show(self.run())
+            self.show(" | ".join([self.done(), *self.left()]))
         return result
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -124,7 +126,7 @@ def tending(verdict: Verdict) -> str:
     outcome = verdict.outcome
     if outcome is Outcome.INCONCLUSIVE:
         outcome = Outcome.PASS if _supports(verdict.estimate.point, verdict.claim) else Outcome.FAIL
-    return f"{interval(verdict)}, needs {needs(verdict.claim)}: tends to {outcome.value}"
+    return f"{interval(verdict)} {needs(verdict.claim)}: tends to {outcome.value}"
 
 
 def _supports(point: float, claim: Claim) -> bool:

@@ -220,7 +220,9 @@ def test_a_waiver_lets_a_release_go_on_until_its_day(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("killed")
-    options = ("--model", model(folder, "killed"), "--data", "scenes", "-n", "1")
+    listed = folder / "xfails.txt"
+    listed.write_text("# as above\nwal/leakage\nwall/input[*]\n", encoding="utf-8")
+    options = ("--model", model(folder, "killed"), "--data", "scenes", "-n", "1", "--audit-xfails-file", listed)
     gates = policy(folder, only_gate("wall/leakage", "wall/convolution"))
     return released(folder, *options, *gates, "-k", "test_wall.py")
 
@@ -234,6 +236,8 @@ def test_a_worker_that_is_killed_is_an_error_to_the_gate(killed: Run) -> None:
     }
     assert "crashed while running" in killed.output
     assert "1 error" in killed.output
+    told = re.findall(r"warning: \S+xfails.txt: (\S+) (?:matches no|passes)", killed.output)
+    assert told == ["'wal/leakage'", next(one["node_id"] for one in killed.results["claims"] if "input" in one["id"])]
     assert "ERROR    wall/convolution[hirescam]" in killed.output
 
 

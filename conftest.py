@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +19,11 @@ PLAN = pytest.StashKey[Any]()
 LOG = pytest.StashKey[Any]()
 CASES = pytest.StashKey[list[tuple[str, str]]]()
 STARTED = pytest.StashKey[float]()
+STOPPING = pytest.StashKey[Any]()
+LIVE = pytest.StashKey[Any]()
+UNMATCHED = pytest.StashKey[list[str]]()
 RESULTS = pytest.StashKey[Any]()
+UNWRITTEN = pytest.StashKey[str]()
 MODEL = "model"  # in the ids of tests, where the method stands if there is one
 
 
@@ -83,6 +88,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[CASES] = cases(settings)
         if not (config.option.collectonly or config.option.help):
             config.stash[PLAN], config.stash[LOG] = make_plan(config, settings)
+            if not hasattr(config, "workerinput"):
+                watch_over(config)
     except BadInput as problem:
         raise pytest.UsageError(str(problem)) from None
 
@@ -104,19 +111,44 @@ def cases(settings: options.Settings) -> list[tuple[str, str]]:
 
 def make_plan(config: pytest.Config, settings: options.Settings) -> tuple[Any, Any]:
     """The plan and the log of this process."""
-    import torch
-
     from audits.journal import Log
     from audits.plan import prepare
+    from audits.workers import refuse_modes, settle
 
     worker = getattr(config, "workerinput", None)
     if worker is not None:
-        torch.set_num_threads(max(1, torch.get_num_threads() // worker["workercount"]))
+        settle(worker)
+    else:
+        refuse_modes(spread(config))
     sizes = worker["batch_sizes"] if worker else {}
     plan = prepare(settings, batch_sizes=sizes, main=worker is None, baseline=read_baseline(settings.baseline))
     name = worker["workerid"] if worker else "master"
     run = worker["run"] if worker else uuid4().hex
-    return plan, Log(settings.report, name, run=run, resume=settings.resume)
+    # a worker reads what there is: the one that it replaces may have died of what it had half measured
+    return plan, Log(settings.report, name, run=run, resume=settings.resume or worker is not None)
+
+
+def spread(config: pytest.Config) -> str:
+    """The mode of xdist; "no" where one process does it all."""
+    return str(getattr(config.option, "dist", "no"))
+
+
+def watch_over(config: pytest.Config) -> None:
+    """What only the main process of a run does: it takes signals, minds its workers and shows how far it is."""
+    from audits.live import Live, terminal_of
+    from audits.stopping import Stopping
+    from audits.workers import Workers
+
+    config.stash[STOPPING] = stopping = Stopping()
+    config.add_cleanup(stopping.restore)
+    several = spread(config) != "no"
+    if several:
+        config.pluginmanager.register(Workers(config, config.stash[PLAN], config.stash[LOG]), "audits-workers")
+    terminal = terminal_of(config, os.environ)
+    if terminal is not None:
+        config.stash[LIVE] = Live(terminal, several=several)
+        config.pluginmanager.register(config.stash[LIVE], "audits-live")
+        config.add_cleanup(terminal.close)
 
 
 def read_baseline(file: Path | None) -> dict[str, Any] | None:
@@ -131,48 +163,13 @@ def read_baseline(file: Path | None) -> dict[str, Any] | None:
         raise BadInput(f"--audit-baseline: {problem}") from None
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """Workers belong to the main process's run, and take the batch sizes that it measured."""
-    plan = node.config.stash.get(PLAN, None)
-    node.workerinput["run"] = node.config.stash[LOG].run if plan else ""
-    node.workerinput["batch_sizes"] = plan.batch_sizes if plan else {}
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    if PLAN not in config.stash or config.option.dist != "load":
-        return None
-    from audits.scheduling import OneWorkerPerMeasurement
-
-    return OneWorkerPerMeasurement(config, log)
-
-
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    plan = config.stash.get(PLAN, None)
-    if plan is None:
+    if PLAN not in config.stash:
         return []
+    from audits.header import header
     from reports.terminal import printable
 
-    settings, policy = plan.settings, plan.policy
-    lines = [
-        f"audits: profile {settings.profile}, seed {settings.seed}, device {plan.device}, "
-        f"policy {policy.path} ({policy.sha256[:12]}), at most {policy.images} images"
-    ]
-    for audited in plan.audited:
-        for role in audited.roles.values():
-            subject, dataset = role.subject, role.dataset
-            lines.append(
-                f"audited: {subject.spec} ({subject.weights}, sha256 {subject.sha256[:12]}), "
-                f"layer {subject.target_layer}, on {dataset.spec} ({len(dataset)} images, "
-                f"sha256 {dataset.sha256[:12]}), batches of {role.terms.batch_size}"
-            )
-            for shown in role.shown:
-                lines += [f"skipped: {file}: {reason}" for file, reason in shown.skipped[:10]]
-                if len(shown.skipped) > 10:
-                    lines.append(f"skipped: and {len(shown.skipped) - 10} more files of {shown.spec}")
-        lines += [f"warning: {audited.subject.spec}: {opt_in}" for opt_in in audited.subject.unsafe]
-    return [printable(line) for line in lines]
+    return [printable(line) for line in header(config.stash[PLAN])]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -186,7 +183,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("audited_id", [pytest.param(name, id=f"{name}-{MODEL}") for name in dict(cases)])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before anything is deselected
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    plan = config.stash.get(PLAN, None)
+    if plan is not None and plan.xfails:
+        from audits.gate import asked, expected_claims
+
+        claims = [name for _, name, _ in expected_claims(plan.policy, asked(plan))]
+        known = (*claims, *(item.nodeid for item in items))
+        config.stash[UNMATCHED] = [one.name for one in plan.xfails if not one.covers(*known)]
+        if hasattr(config, "workerinput"):
+            config.workeroutput["unmatched"] = config.stash[UNMATCHED]
     for item in items:
         if item.get_closest_marker("audit") is not None:
             # a warning of the model's own code is no verdict; in our tests it is an error
@@ -197,13 +204,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -> Any:
     """Puts a question to the subject and tells pytest the verdict."""
     from audits.ask import Ask
-    from audits.pytest_outcome import conclude
+    from audits.pytest_outcome import conclude, expect
 
     plan = request.config.stash[PLAN]
     audited = next(one for one in plan.audited if one.id == audited_id)
     needs = request.module.QUESTIONS[0].needs  # all questions of an audit need the same
     ability = needs if needs in audited.roles else next(iter(audited.roles))
     role = audited.roles[ability]
+    live = request.config.stash.get(LIVE, None)
+
+    def concluded(verdict: Any, waived: Any, beside: Any) -> None:
+        __tracebackhide__ = True
+        expect(request.node, verdict, plan.xfails)
+        conclude(verdict, waived, beside, record_property)
+
     return Ask(
         subject=role.subject,
         ability=ability,
@@ -216,27 +230,21 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         profile=plan.settings.profile,
         rerun=plan.settings.command,
         node_id=request.node.nodeid,
-        conclude=lambda verdict, waived, beside: conclude(verdict, waived, beside, record_property),
+        conclude=concluded,
         premises=role.premises,
         artefacts=plan.artefacts,
         conflicts=role.conflicts,
         bindings=role.bindings,
         captions=role.captions,
         scenes=role.scenes,
-        progress=progress if sys.stderr.isatty() else None,
+        progress=None if live is None else partial(live.watch, audited_id),
         until=plan.until,
         baseline=audited.baseline,
         full=plan.settings.full,
     )
 
 
-def progress(done: int, planned: int) -> None:
-    """One line, rewritten in place, on a terminal only."""
-    end = "\r" if done < planned else "\r\033[K"
-    print(f"  {done} of up to {planned} images", end=end, file=sys.__stderr__, flush=True)
-
-
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # the report first: whoever stopped the run may not grant more than seconds
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
     plan = config.stash.get(PLAN, None)
@@ -247,20 +255,31 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     from reports import schema
 
     folder = plan.settings.report
+    signalled = config.stash[STOPPING].count > 0
+    if exitstatus == pytest.ExitCode.INTERRUPTED and session.shouldfail and not signalled:
+        exitstatus = pytest.ExitCode.TESTS_FAILED  # -x, which xdist takes for an interruption
+    stopped = signalled or exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+    cut_short = int(max(exitstatus, pytest.ExitCode.INTERRUPTED)) if stopped else 0
     results = schema.Results.model_validate(
         assemble(
             plan,
-            finished_claims(folder, run=config.stash[LOG].run),
+            finished_claims(folder, run=config.stash[LOG].run, interrupted=stopped),
             command=" ".join(["pytest", *config.invocation_params.args]),
             seconds=time.monotonic() - config.stash[STARTED],
-            interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR),
+            interrupted=cut_short,
         )
     )
-    schema.dump(results, folder / "results.json")
-    write_reports(results, folder)
     config.stash[RESULTS] = results
-    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
-        session.exitstatus = results.exit_code or exitstatus  # tests that are no audits may have failed
+    session.exitstatus = results.exit_code or exitstatus  # tests that are no audits may have failed
+    try:
+        schema.dump(results, folder / "results.json")
+        write_reports(results, folder)
+    except OSError as problem:
+        config.stash[UNWRITTEN] = (
+            f"cannot write the report to {str(folder)!r}: {problem.strerror or problem}; make room and go on with "
+            "--audit-resume, what was measured is kept"
+        )
+        session.exitstatus = session.exitstatus or 6  # nobody can read what was shown
 
 
 def write_reports(results: Any, folder: Path) -> None:
@@ -288,8 +307,17 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     terminalreporter.section("verdicts")
     terminalreporter.write_line(terminal.table(results))
-    report = (config.stash[PLAN].settings.report / "report.html").resolve()
-    terminalreporter.write_line(f"report: {report}")
+    plan = config.stash[PLAN]
+    if plan.xfails:
+        from audits.xfails import told
+
+        minder = config.pluginmanager.get_plugin("audits-workers")
+        nowhere = minder.unmatched if minder else config.stash.get(UNMATCHED, [])
+        passing = [report.nodeid for report in terminalreporter.stats.get("xpassed", [])]
+        for line in told(plan.settings.xfails, nowhere, passing):
+            terminalreporter.write_line(terminal.printable(line))
+    report = (plan.settings.report / "report.html").resolve()
+    terminalreporter.write_line(config.stash.get(UNWRITTEN, f"report: {report}"))
 
 
 @pytest.hookimpl(optionalhook=True)

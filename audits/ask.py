@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -11,15 +12,15 @@ import torch
 
 from audits.baseline import Baseline, Compared, compared
 from audits.encode import claim_record, described
-from audits.journal import Journal, Log
+from audits.journal import CUT_SHORT, VANISHED, Journal, Log
 from audits.policy import Policy
 from audits.question import Question
 from audits.waivers import Waived, waived
 from camcore.cam import CamMethod
 from camcore.cost import Cost, metered
-from camcore.engine import OUT_OF_TIME, Measure, Show, Terms, evaluate, shuffled
+from camcore.engine import OUT_OF_TIME, Measure, Show, Terms, Watch, evaluate, shuffled
 from camcore.errors import Undefined, Unreliable, one_line
-from camcore.images import Dataset, Images, Progress, load
+from camcore.images import Dataset, Images, load
 from camcore.imagetext import TwoTowers
 from camcore.subject import Ability
 from camcore.verdict import Claim, Outcome, Verdict
@@ -66,7 +67,7 @@ class Ask:
     artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model
-    progress: Progress | None = None
+    progress: Watch | None = None
     baseline: Baseline | None = None  # an earlier run, that the model must not be worse than
     full: bool = False  # whether what gates is measured on all images, certain or not
     until: float | None = None  # of `time.monotonic()`: nothing is begun later
@@ -121,17 +122,36 @@ class Ask:
             return
         in_full = claim.gates and (self.full or self.baseline is not None)
         asked = replace(self, terms=replace(self.terms, early=False)) if in_full or not early else self
-        verdict = asked._verdict(
-            question, claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
-        )
-        record = claim_record(
-            verdict,
+        recorded = partial(
+            claim_record,
             subject=self.subject.name,
             node_id=self.node_id,
             version=version,
             rerun=f'{self.rerun} "{self.node_id}"',
         )
-        self._conclude(key, verdict, record)
+        verdict = Verdict(claim=claim, outcome=Outcome.ERROR, reason=VANISHED)
+        with suppress(OSError):  # what cannot be journalled is told where the first row cannot
+            self.log.begin(key, recorded(verdict))
+
+        def watched(done: int, planned: int, so_far: Verdict) -> None:
+            nonlocal verdict
+            verdict = so_far
+            if self.progress is not None:
+                self.progress(done, planned, so_far)
+
+        try:
+            verdict = replace(asked, progress=watched)._verdict(
+                question, claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
+            )
+        except KeyboardInterrupt:
+            seen = f"after {len(verdict.values)} images" if verdict.values else "before enough images were measured"
+            stopped = replace(
+                verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{CUT_SHORT} {seen}; --audit-resume goes on"
+            )
+            with suppress(OSError):
+                self.log.claim(key, recorded(stopped))
+            raise
+        self._conclude(key, verdict, recorded(verdict))
 
     def _conclude(self, key: str, verdict: Verdict, record: Mapping[str, Any]) -> None:
         """Journal the record and tell pytest, with what a waiver and a baseline come to."""
@@ -141,7 +161,11 @@ class Ask:
             "waiver": None if found is None else found.record(),
             "baseline": None if beside is None else beside.record(),
         }
-        self.log.claim(key, {**record, **also})
+        try:
+            self.log.claim(key, {**record, **also})
+        except OSError as problem:
+            lost = f"the verdict cannot be written to {str(self.log.path)!r}: {problem.strerror or problem}"
+            verdict, found = replace(verdict, outcome=Outcome.ERROR, reason=lost), None
         self.conclude(verdict, found, beside)
 
     def _compared(self, verdict: Verdict, record: Mapping[str, Any]) -> Compared | None:
@@ -193,7 +217,7 @@ class Ask:
                 return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=str(problem))
             except Unreliable as problem:
                 return Verdict(claim=claim, outcome=Outcome.INCONCLUSIVE, reason=str(problem))
-            except Exception as problem:  # the model's own code can raise anything
+            except (Exception, SystemExit) as problem:  # the model's own code can raise anything
                 return Verdict(claim=claim, outcome=Outcome.ERROR, reason=one_line(problem))
         ready: Measure = partial(measure, **before.given)
         shown: Show = partial(show, **before.given)
@@ -251,7 +275,7 @@ class Ask:
 
 def _to_be_tried_again(record: Mapping[str, Any]) -> bool:
     """Whether a resumed run may get further: what broke may work by now, and there is time again."""
-    return record["verdict"] == Outcome.ERROR or record["reason"].startswith(OUT_OF_TIME)
+    return record["verdict"] == Outcome.ERROR or record["reason"].startswith((OUT_OF_TIME, CUT_SHORT))
 
 
 def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:

@@ -82,7 +82,7 @@ def assemble(
     *,
     command: str,
     seconds: float,
-    interrupted: bool,
+    interrupted: int,
 ) -> dict[str, Any]:
     """Everything that results.json holds.
 
@@ -91,9 +91,10 @@ def assemble(
         records: Finished claims, in any order.
         command: As it was typed.
         seconds: Since the start.
-        interrupted: Whether the run was stopped before its end.
+        interrupted: The exit code of a run that was stopped before its end, 0 of any other.
     """
-    decided = summed_up(plan.policy, asked(plan), records)
+    decided = summed_up(plan.policy, asked(plan), records, interrupted=bool(interrupted))
+    decided["exit_code"] = interrupted or decided["exit_code"]
     return {
         "schema_version": SCHEMA_VERSION,
         "run": {
@@ -109,7 +110,7 @@ def assemble(
             "versions": versions(),
             "family": decided.pop("family"),
             "seconds": seconds,
-            "interrupted": interrupted,
+            "interrupted": bool(interrupted),
         },
         "subjects": [_subject(audited) for audited in plan.audited],
         "data": _data(plan),
@@ -117,8 +118,13 @@ def assemble(
     }
 
 
-def summed_up(policy: Policy, models: Sequence[Asked], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the policy makes of the finished claims: keys of results.json, and `family`, which belongs to `run`."""
+def summed_up(
+    policy: Policy, models: Sequence[Asked], records: Sequence[Mapping[str, Any]], *, interrupted: bool
+) -> dict[str, Any]:
+    """What the policy makes of the finished claims: keys of results.json, and `family`, which belongs to `run`.
+
+    A run that was stopped passes nothing, whatever it had shown by then.
+    """
     expected = expected_claims(policy, models)
     place = {(subject, name): index for index, (subject, name, _) in enumerate(expected)}
     claims = sorted(
@@ -138,6 +144,8 @@ def summed_up(policy: Policy, models: Sequence[Asked], records: Sequence[Mapping
     for claim in claims:
         claim["controls"] = _names(documented[claim["audit"]]["caught_by"])
     verdict = decide(claims, expected, required=policy.required)
+    if interrupted and verdict == PASS:
+        verdict = INCONCLUSIVE
     shown = {(claim["subject"], claim["id"]) for claim in claims}
     return {
         "family": {

@@ -9,6 +9,10 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+# why a claim has no verdict that was begun and not concluded
+CUT_SHORT = "interrupted"  # how the reason begins where whoever stopped the run kept it from being reached
+VANISHED = "what measured it ended before its verdict: the process was killed, ran out of memory or crashed"
+
 
 class Journal(MutableMapping[str, dict[str, float]]):
     """Rows of one measurement by image id; what is set is written at once."""
@@ -50,14 +54,23 @@ class Log:
                     self.rows.setdefault(line["key"], {})[line["id"]] = cells
                 elif line["type"] == "claim":
                     self.claims[line["key"]] = line["claim"]
-        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n")  # a kill cut the last line short: the next one must not be glued to it
+        # a kill cut the last line short: the next one must not be glued to it
+        self._torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
 
     def append(self, line: dict[str, Any]) -> None:
-        """Write one line and flush it: a SIGKILL costs at most the line being written."""
+        """Write one line and flush it: a SIGKILL costs at most the line being written.
+
+        Raises:
+            OSError: The disk is full, say. A later line starts on a line of its own.
+        """
+        start, self._torn = "\n" if self._torn else "", True
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.write(start + json.dumps(line, allow_nan=False) + "\n")
+        self._torn = False
+
+    def begin(self, key: str, record: dict[str, Any]) -> None:
+        """A claim that is about to be measured, as it is recorded if nothing more is heard of it."""
+        self.append({"type": "begun", "run": self.run, "key": key, "claim": record})
 
     def claim(self, key: str, record: dict[str, Any]) -> None:
         """A claim that this run concluded, measured now or found in the journal."""
@@ -76,13 +89,22 @@ def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
                     continue
 
 
-def finished_claims(folder: Path, *, run: str) -> list[dict[str, Any]]:
-    """The claims that the workers of this run concluded.
+def finished_claims(folder: Path, *, run: str, interrupted: bool = False) -> list[dict[str, Any]]:
+    """The claims that the workers of this run concluded, and those that they began and did not.
 
-    What an earlier run left in the folder counts only once this run has concluded it again: it may have been judged
-    with other weights or under another policy.
+    These are ERROR, or INCONCLUSIVE in a run that was interrupted: then it was not the model that ended them. What an
+    earlier run left in the folder counts only once this run has concluded it again: it may have been judged with other
+    weights or under another policy.
     """
-    return [line["claim"] for line in read_lines(folder) if line["type"] == "claim" and line["run"] == run]
+    lines = [line for line in read_lines(folder) if line.get("run") == run]
+    concluded = {line["key"]: line["claim"] for line in lines if line["type"] == "claim"}
+    begun = {line["key"]: line["claim"] for line in lines if line["type"] == "begun"}
+    left = [claim for key, claim in begun.items() if key not in concluded]
+    if interrupted:
+        left = [
+            {**claim, "verdict": "INCONCLUSIVE", "reason": f"{CUT_SHORT}; --audit-resume goes on"} for claim in left
+        ]
+    return [*concluded.values(), *left]
 
 
 def make(folder: Path) -> None:

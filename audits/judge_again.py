@@ -57,7 +57,7 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
             max_degenerate=policy.max_degenerate,
         )
         records.append(_again(claim, questions[taken_apart(claim["id"])[0]], policy, terms, today))
-    found = gate.summed_up(policy, models, records)
+    found = gate.summed_up(policy, models, records, interrupted=results["run"]["interrupted"])
     run = {
         **results["run"],
         "command": command,

@@ -108,6 +108,12 @@ OPTIONS = (
         help="judge this results.json again under --audit-policy, from the values that it holds: no model is loaded; "
         "the outcome goes to --audit-report",
     ),
+    Option(
+        flag="--audit-xfails-file",
+        metavar="FILE",
+        help="claims or tests that are known to fail, an id a line with its reason behind a #, * for anything: pytest "
+        "says x instead of F; verdict and exit code stay, only a waiver in the policy changes them",
+    ),
     Option(flag="--audit-resume", is_flag=True, help="go on with the run that --audit-report holds"),
     Option(flag="--audit-seed", metavar="N", default=0, convert=int, help="seed of every random draw; default: 0"),
     Option(flag="--audit-batch-size", metavar="N", convert=int, help="images per forward; default: measured"),
@@ -133,6 +139,7 @@ class Settings:
     baseline: Path | None
     full: bool
     rejudge: Path | None
+    xfails: Path | None
     resume: bool
     seed: int
     batch_size: int | None
@@ -201,6 +208,7 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         baseline=Path(found["baseline"]) if found["baseline"] else None,
         full=bool(found["full"]) or bool(found["baseline"]),
         rejudge=Path(found["rejudge"]) if found["rejudge"] else None,
+        xfails=Path(found["xfails_file"]) if found["xfails_file"] else None,
         resume=bool(found["resume"]),
         seed=found["seed"],
         batch_size=found["batch_size"],

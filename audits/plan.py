@@ -15,6 +15,7 @@ from audits.baseline import Baseline, find_baseline
 from audits.options import Settings
 from audits.policy import Policy, load_policy
 from audits.roles import ROLES, Asked, Role, through_captions, trying
+from audits.xfails import Expected, read_xfails
 from camcore import statistics
 from camcore.cam import METHODS, RECORDED, CamMethod, find_cam
 from camcore.engine import Terms
@@ -51,6 +52,7 @@ class Plan:
     device: str
     audited: tuple[Audited, ...]
     artefacts: tuple[Artefact, ...]  # stuck into pictures when bias is looked for
+    xfails: tuple[Expected, ...] = ()  # what is known to fail
     until: float | None = None  # of `time.monotonic()`: when the run's seconds are spent
 
     @property
@@ -115,6 +117,7 @@ def prepare(
         BadInput: In one line.
     """
     policy = load_policy(settings.policy, profile=settings.profile)
+    xfails = read_xfails(settings.xfails)
     device = resolve_device(settings.device)
     artefacts = (*library(), *map(read_artefact, settings.artefacts))
     methods = [chosen_cams(spec, settings.cams) for spec in settings.models]
@@ -142,6 +145,7 @@ def prepare(
         device=device,
         audited=tuple(audited),
         artefacts=artefacts,
+        xfails=xfails,
         until=time.monotonic() + policy.seconds,
     )
 

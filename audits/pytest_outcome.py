@@ -1,12 +1,13 @@
 """How a verdict becomes one of the outcomes that pytest knows; the true one travels in the test's properties."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from audits.baseline import Compared
 from audits.waivers import Waived
-from camcore.verdict import Outcome, Verdict
+from audits.xfails import Expected
+from camcore.verdict import Claim, Outcome, Verdict
 
 
 def conclude(
@@ -40,10 +41,25 @@ def conclude(
     pytest.xfail(text)
 
 
+def expect(test: pytest.Item, verdict: Verdict, xfails: Sequence[Expected]) -> None:
+    """Mark a test whose claim is listed as expected to fail: pytest tells one that passes from one that does not."""
+    for one in xfails:
+        if one.covers(verdict.claim.id, test.nodeid):
+            test.add_marker(pytest.mark.xfail(reason=one.reason, strict=False))
+            return
+
+
 def interval(verdict: Verdict) -> str:
     """`0.312 [0.270, 0.350]`, or nothing."""
     estimate = verdict.estimate
     return "" if estimate is None else f"{estimate.point:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def needs(claim: Claim) -> str:
+    """What the whole interval must do."""
+    if claim.direction == "above":
+        return f"> {claim.margin:g}"
+    return f"< {claim.margin:g}" if claim.bounds[0] >= 0 else f"within ±{claim.margin:g}"
 
 
 def sentence(verdict: Verdict) -> str:
@@ -58,7 +74,5 @@ def sentence(verdict: Verdict) -> str:
     }[verdict.outcome]
     numbers = ""
     if estimate is not None:
-        within = f"< {claim.margin:g}" if claim.bounds[0] >= 0 else f"within ±{claim.margin:g}"
-        needs = within if claim.direction == "within" else f"> {claim.margin:g}"
-        numbers = f" {interval(verdict)} ({estimate.level:.2%} interval, n={estimate.n}), needs {needs}."
+        numbers = f" {interval(verdict)} ({estimate.level:.2%} interval, n={estimate.n}), needs {needs(claim)}."
     return f"{verdict.outcome.value} {claim.id}: {claim.sentence} - {verb}.{numbers} {verdict.reason}."

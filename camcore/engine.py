@@ -26,6 +26,7 @@ Measure = Callable[[Any, Batch], Mapping[str, Tensor]]  # of a subject with the 
 Show = Callable[[Any, Batch, Mapping[str, "Row"]], Iterable[Evidence]]
 Row = Mapping[str, float]  # the columns of one image, and what it cost
 Journal = MutableMapping[str, Row]  # image id -> row; one journal per measurement, shared by all claims that read it
+Watch = Callable[[int, int, Verdict], None]  # images done, images at most, the verdict as of the last look
 
 # How often the verdict may stop the measuring. Fixed, so that the batch size cannot move a verdict; sparser later,
 # since a look saves at most the images up to the next.
@@ -66,7 +67,7 @@ def evaluate(
     terms: Terms,
     journal: Journal,
     show: Show | None = None,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
     until: float | None = None,
 ) -> Verdict:
     """Put one claim to one subject.
@@ -81,7 +82,7 @@ def evaluate(
         terms: Level, budget, seed, batch size.
         journal: Rows already measured; new ones are added batch by batch, so that a killed run loses one batch.
         show: Makes the evidence from the worst and the most typical images, and from all rows.
-        progress: Called after every batch.
+        progress: Called after every batch and every look, with what is known so far.
         until: Of `time.monotonic()`: no batch is begun later; the verdict is that of the last look before.
 
     Returns:
@@ -92,14 +93,20 @@ def evaluate(
     looks = looked_at(len(ids), least=terms.min_images) if terms.early else [len(ids)]
     verdict = _verdict(claim, {}, column, [], terms)
     fits = terms
+
+    def told(done: int, _: int) -> None:
+        if progress is not None:
+            progress(done, len(ids), verdict)
+
     try:
         for index, look in enumerate(looks):
             size = measure_missing(
-                measure, subject, dataset, ids[:look], terms=fits, journal=journal, progress=progress, until=until
+                measure, subject, dataset, ids[:look], terms=fits, journal=journal, progress=told, until=until
             )
             fits = replace(fits, batch_size=size)
             rows = {image_id: journal[image_id] for image_id in ids[:look]}
             verdict = _verdict(claim, rows, column, looks[: index + 1], terms)
+            told(look, look)
             hopeless = verdict.outcome is Outcome.ERROR and _degenerate(rows, column) > look / 2
             if verdict.outcome in (Outcome.PASS, Outcome.FAIL) or hopeless:
                 break
@@ -109,7 +116,7 @@ def evaluate(
         asked = f"after {len(verdict.values)} images" if verdict.values else "before enough images were measured"
         outcome = Outcome.ERROR if verdict.outcome is Outcome.ERROR else Outcome.INCONCLUSIVE
         verdict = replace(verdict, outcome=outcome, reason=f"{OUT_OF_TIME} {asked}; the profile grants no more seconds")
-    except Exception as problem:  # whatever breaks on one model must not end the run of the others
+    except (Exception, SystemExit) as problem:  # whatever breaks on one model must not end the run of the others
         verdict = replace(verdict, outcome=Outcome.ERROR, reason=one_line(problem))
     return replace(verdict, seconds=time.monotonic() - started)
 

@@ -30,6 +30,11 @@ EXIT_CODES = {
 
 def verdict_sentence(results: Results) -> str:
     """The one sentence that a release manager reads, for example "resnet50 FAILS: 1 of 3 gating claims fails."."""
+    judged = _judged_sentence(results)
+    return f"Incomplete, the run was interrupted: {judged}" if results.run.interrupted else judged
+
+
+def _judged_sentence(results: Results) -> str:
     gating = [c for c in results.claims if c.gates]
     binding = [c for c in gating if not (c.waived and c.counts == "PASS")]
     count = {verdict: sum(c.counts == verdict for c in binding) for verdict in VERDICTS}

@@ -1,3 +1,4 @@
+import errno
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 from audits import test_deletion as deletion
 from audits import test_wall as wall
 from audits.ask import Ask, Premise
-from audits.journal import Log
+from audits.journal import Log, finished_claims
 from audits.policy import load_policy
 from audits.waivers import Waived, Waiver
 from camcore.cam import METHODS
 from camcore.cost import metered
-from camcore.engine import Terms
+from camcore.engine import Terms, shuffled
 from camcore.images import Batch
 from camcore.layers import with_target_layer
 from camcore.subject import Classifier, Normalise
@@ -29,6 +30,7 @@ from fixtures.subjects.weights import weights_sha256
 from tests.tiny import DenseNet, GapNet, numbered_dataset, tiny_subject
 
 QUESTION = deletion.BEATS_RANDOM
+BARELY = replace(QUESTION, bounds=(-20.0, 20.0))  # 0.9 decides nothing on so wide a scale
 
 
 def tiny() -> Classifier:
@@ -275,14 +277,80 @@ def test_a_method_that_the_model_has_no_maps_of_does_not_apply_and_is_not_measur
     assert (verdicts[0].values or {}) == {}
 
 
-def test_an_interrupt_is_no_verdict(tmp_path: Path) -> None:
-    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
-        raise KeyboardInterrupt
+def test_an_interrupt_leaves_what_was_known_by_then_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
+    def measure(subject: Classifier, batch: Batch) -> Mapping[str, Tensor]:
+        if last in batch.ids:
+            raise KeyboardInterrupt
+        return constant(subject, batch)
 
     verdicts: list[Verdict] = []
     ask = asking(tiny(), tmp_path, verdicts)
+    last = shuffled(ask.dataset, ask.terms.seed)[-1]
     with pytest.raises(KeyboardInterrupt):
-        ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
+        ask(BARELY, "hirescam", measure=measure, column="value", show=nothing, version="1")
 
     assert verdicts == []
-    assert ask.log.claims == {}
+    (record,) = finished_claims(tmp_path, run="this")
+    assert record["verdict"] == "INCONCLUSIVE"
+    assert record["reason"] == "interrupted after 16 images; --audit-resume goes on"
+    assert (record["estimate"]["n"], len(record["values"])) == (16, 16)
+
+    resumed = asking(tiny(), tmp_path, verdicts, resume=True)
+    resumed(BARELY, "hirescam", measure=constant, column="value", show=nothing, version="1")
+    assert len(verdicts[0].values) == 20
+    assert not verdicts[0].reason.startswith("interrupted")
+
+
+@pytest.mark.parametrize(("interrupted", "verdict"), [(False, "ERROR"), (True, "INCONCLUSIVE")])
+def test_a_process_that_dies_while_it_measures_leaves_a_claim_without_an_answer(
+    interrupted: bool, verdict: str, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        """Stands in for a SIGKILL: nothing of ours handles it."""
+
+    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
+        raise Killed
+
+    ask = asking(tiny(), tmp_path, [])
+    with pytest.raises(Killed):
+        ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
+
+    (record,) = finished_claims(tmp_path, run="this", interrupted=interrupted)
+    assert (record["id"], record["verdict"]) == ("deletion/beats_random[hirescam]", verdict)
+    assert finished_claims(tmp_path, run="another") == []
+    assert asking(tiny(), tmp_path, [], resume=True).log.claims == {}
+
+
+def test_a_model_that_leaves_python_is_an_error(tmp_path: Path) -> None:
+    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
+        raise SystemExit(0)
+
+    verdicts: list[Verdict] = []
+    asking(tiny(), tmp_path, verdicts)(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
+
+    assert verdicts[0].outcome is Outcome.ERROR
+    assert verdicts[0].reason == "SystemExit: 0"
+
+
+def test_a_full_disk_is_told_in_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts: list[Verdict] = []
+    ask = asking(tiny(), tmp_path, verdicts)
+
+    def full(_line: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ask.log, "append", full)
+    put(ask)
+
+    assert verdicts[0].outcome is Outcome.ERROR
+    assert verdicts[0].reason.endswith("results.jsonl': No space left on device")
+    assert finished_claims(tmp_path, run="this") == []
+
+
+def test_progress_is_told_how_many_images_of_how_many_and_what_is_known_so_far(tmp_path: Path) -> None:
+    told: list[tuple[int, int, int]] = []
+    ask = asking(tiny(), tmp_path, [])
+    watched = replace(ask, progress=lambda done, planned, verdict: told.append((done, planned, len(verdict.values))))
+    watched(BARELY, "hirescam", measure=constant, column="value", show=nothing, version="1")
+
+    assert told == [(6, 20, 0), (12, 20, 0), (16, 20, 0), (16, 20, 16), (20, 20, 16), (20, 20, 20)]

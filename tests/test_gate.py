@@ -139,7 +139,7 @@ def record(subject: str, name: str, verdict: str, *, gates: bool = True, p: floa
 
 
 def results(made: Plan, *records: dict[str, Any]) -> Results:
-    return Results.model_validate(assemble(made, records, command="pytest audits", seconds=1.0, interrupted=False))
+    return Results.model_validate(assemble(made, records, command="pytest audits", seconds=1.0, interrupted=0))
 
 
 def test_every_claim_of_the_policy_is_expected_of_every_model_and_method(tmp_path: Path) -> None:
@@ -209,3 +209,17 @@ def test_a_subject_is_described_alike_in_every_run(tmp_path: Path) -> None:
 
 def test_data_that_two_models_share_is_listed_once(tmp_path: Path) -> None:
     assert len(results(plan(tmp_path, "a", "b")).data) == 1
+
+
+@pytest.mark.parametrize("code", [2, 3])
+@pytest.mark.parametrize(("answer", "verdict"), [("PASS", "INCONCLUSIVE"), ("FAIL", "FAIL")])
+def test_a_run_that_was_stopped_passes_nothing(answer: str, verdict: str, code: int, tmp_path: Path) -> None:
+    made = plan(tmp_path, "a")
+    claims = [
+        record("a", name, answer, gates=gate == "gate") for _, name, gate in expected_claims(made.policy, asked(made))
+    ]
+    whole = assemble(made, claims, command="", seconds=0.0, interrupted=0)
+    stopped = Results.model_validate(assemble(made, claims, command="", seconds=0.0, interrupted=code))
+
+    assert (whole["verdict"], whole["exit_code"]) == (answer, EXIT[answer])
+    assert (stopped.verdict, stopped.exit_code, stopped.run.interrupted) == (verdict, code, True)

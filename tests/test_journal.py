@@ -1,4 +1,5 @@
 import json
+from errno import ENOSPC
 from math import inf, isnan, nan
 from pathlib import Path
 
@@ -49,6 +50,23 @@ def test_a_line_that_a_kill_cut_short_costs_itself_only(rest: bytes, tmp_path: P
     resumed["b"] = {"value": 2.0}
 
     assert dict(Journal(log(tmp_path, resume=True), "key")) == {"a": {"value": 1.0}, "b": {"value": 2.0}}
+
+
+def test_a_line_that_a_full_disk_cut_short_costs_itself_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(line: object, **_options: object) -> str:
+        with (tmp_path / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(repr(line)[:20])
+        raise OSError(ENOSPC, "No space left on device")
+
+    journal = Journal(log(tmp_path), "key")
+    journal["a"] = {"value": 1.0}
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dumps", full)
+        with pytest.raises(OSError, match="No space"):
+            journal["b"] = {"value": 2.0}
+    journal["c"] = {"value": 3.0}
+
+    assert set(Journal(log(tmp_path, resume=True), "key")) == {"a", "c"}
 
 
 def test_a_journal_only_grows(tmp_path: Path) -> None:

@@ -74,3 +74,13 @@ def test_zero_has_no_sign():
 @pytest.mark.parametrize(("level", "said"), [(0.95, "95 %"), (0.9917, "99.2 %"), (0.99975, "99.98 %"), (1.0, "100 %")])
 def test_a_level_below_one_is_never_rounded_to_certainty(level, said):
     assert wording.percent(level) == said
+
+
+def test_an_interrupted_run_is_incomplete_before_it_is_anything_else():
+    made = results([PASS], verdict="INCONCLUSIVE", exit_code=2)
+    stopped = made.model_copy(update={"run": made.run.model_copy(update={"interrupted": True})})
+
+    assert wording.verdict_sentence(stopped) == (
+        "Incomplete, the run was interrupted: resnet50 is INCONCLUSIVE: not everything that gates was tested."
+    )
+    assert wording.exit_sentence(stopped).startswith("Exit code 2: the run was interrupted")

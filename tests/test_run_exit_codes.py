@@ -1,11 +1,19 @@
 """0: all that gates passes; 1: something fails; 6: something was not shown. Closed by default."""
 
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from audits.policy import load_policy
-from tests.running import Run, factories, only_gate, overlay, run
+from tests.running import ROOT, Run, command, environment, factories, only_gate, overlay, run
 
 pytestmark = pytest.mark.slow
 
@@ -145,47 +153,76 @@ def test_an_audit_that_passes_does_not_hide_a_failing_test(tmp_path: Path) -> No
     assert found.code == 1, show(found)
 
 
+def test_what_cannot_be_read_afterwards_does_not_pass(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    (report / "summary.md").mkdir(parents=True)
+    policy = overlay(tmp_path, only_gate("wall/leakage"))
+
+    options = ("--model", "control:clean", "--audit-profile", "smoke", "--audit-policy", policy)
+    found = run(report, *options, "-k", "leaks_through_the_wall and not toy")
+
+    assert found.results["exit_code"] == 0
+    assert found.code == 6, show(found)
+    assert "cannot write the report" in found.output
+    assert "Traceback" not in found.output
+
+
 WAIVED = """
 [[waivers]]
 claim = "wall/leakage[*]"
 bound = 1.0
 reason = "shown to nobody"
 owner = "A. Name"
-expires = {day}
+expires = 2999-12-31
 """
+ONE_OF_EACH = ("--model", "control:edge_map", "--model", "control:clean", "--audit-profile", "smoke")
+ASKED = ("-k", "leaks_through_the_wall and not toy")
 
 
-@pytest.mark.parametrize(("day", "code"), [("2999-12-31", 0), ("2026-01-01", 1)])
-def test_a_waiver_lets_a_release_go_on_until_its_day(day: str, code: int, tmp_path: Path) -> None:
-    policy = overlay(tmp_path, WAIVED.format(day=day) + only_gate("wall/leakage"))
-    options = ("--audit-profile", "smoke", "--audit-policy", policy, "-k", "leaks_through_the_wall and not toy")
-
-    found = run(tmp_path / "report", "--model", "control:edge_map", *options)
-
-    assert found.code == code, show(found)
-    assert found.verdicts["edge_map", "wall/leakage"] == "FAIL"
-    assert found.results["claims"][0]["waiver"]["holds"] == (code == 0)
-    assert f"until {day} by A. Name: shown to nobody" in found.output
-
-
-def test_a_run_without_time_decides_nothing(tmp_path: Path) -> None:
-    policy = overlay(tmp_path, "[profiles.smoke]\nseconds = 0.001\n")
-
-    options = ("--model", "control:clean", "--audit-profile", "smoke", "--audit-policy", policy, "-k", "test_wall.py")
-    found = run(tmp_path / "report", *options)
-
-    assert found.code == 6, show(found)
-    assert set(found.verdicts.values()) == {"INCONCLUSIVE"}
-    assert "out of time before anything was measured" in found.results["claims"][0]["reason"]
+def on_a_terminal(report: Path, *arguments: str | Path) -> tuple[int, str]:
+    """A run that somebody watches: its exit code, and all that the terminal was sent."""
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))
+    watched = {name: value for name, value in environment({"TERM": "xterm"}).items() if name != "CI"}
+    process = subprocess.Popen(
+        command(report, *arguments), cwd=ROOT, env=watched, stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    sent = b""
+    with suppress(OSError):  # how a terminal ends
+        while part := os.read(main, 65536):
+            sent += part
+    os.close(main)
+    return process.wait(timeout=600), sent.decode(errors="replace")
 
 
-def test_an_audit_that_is_required_and_does_not_apply_does_not_pass(tmp_path: Path) -> None:
-    audits = ("-k", "(leaks_through_the_wall and not toy) or test_binding.py")
-    asked = ("--model", "control:clean", "--audit-profile", "smoke", *audits)
+def test_what_minus_x_and_last_failed_leave_out_does_not_pass(tmp_path: Path) -> None:
+    policy = ("--audit-policy", overlay(tmp_path, only_gate("wall/leakage")), "-o", f"cache_dir={tmp_path / 'cache'}")
+    code, sent = on_a_terminal(tmp_path / "first", *ONE_OF_EACH, *policy, *ASKED, "-x")
+    first = Run(code=code, output=sent, report=tmp_path / "first")
 
-    free = run(tmp_path / "free", *asked, "--audit-policy", overlay(tmp_path, only_gate("wall/leakage")))
-    policy = overlay(tmp_path, 'required = ["binding"]\n' + only_gate("wall/leakage"))
-    bound = run(tmp_path / "bound", *asked, "--audit-policy", policy)
+    assert first.code == 1, sent
+    assert first.verdicts == {("edge_map", "wall/leakage"): "FAIL"}
+    assert not first.results["run"]["interrupted"]
+    assert "wall/leakage[hirescam] on clean: no verdict" in first.results["not_tested"]
+    told = re.findall(r"claim 1/2 wall/leakage\[edge_detector\] of edge_map: (\d+) of up to 192 images", sent)
+    assert [*map(int, told)] == sorted(map(int, told)) != []
+    assert "tends to FAIL" in sent
 
-    assert (free.code, bound.code) == (0, 6), show(free) + show(bound)
-    assert bound.results["not_tested"][0] == "binding, which the policy requires: no verdict"
+    (tmp_path / "waived").mkdir()
+    waived = overlay(tmp_path / "waived", WAIVED + only_gate("wall/leakage"))
+    second = run(tmp_path / "second", *ONE_OF_EACH, *policy, *ASKED, "--lf", "--audit-policy", waived)
+
+    assert second.verdicts == first.verdicts  # what failed is asked again, and waived by now
+    assert second.code == 6, show(second)  # the other was not
+    assert "claim 1/" not in second.output  # nobody watches
+
+
+def test_minus_x_stops_workers_as_it_stops_one_process(tmp_path: Path) -> None:
+    policy = overlay(tmp_path, only_gate("wall/leakage"))
+
+    found = run(tmp_path / "report", *ONE_OF_EACH, "--audit-policy", policy, *ASKED, "-x", "-n", "1")
+
+    assert found.code == found.results["exit_code"] == 1, show(found)
+    assert found.verdicts == {("edge_map", "wall/leakage"): "FAIL"}
+    assert not found.results["run"]["interrupted"]

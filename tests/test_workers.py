@@ -1,0 +1,98 @@
+"""Which device a worker gets, and what the others are given when one dies."""
+
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+
+from audits.scheduling import OneWorkerPerMeasurement
+from audits.workers import free_place, pinned, refuse_modes, visible_devices
+from camcore.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("variable", "available", "devices"),
+    [
+        (None, 4, ["0", "1", "2", "3"]),
+        (None, 0, []),
+        ("2,3", 2, ["2", "3"]),  # 0 and 1 are somebody else's
+        ("3, 1", 2, ["3", "1"]),
+        ("1,-1,2", 1, ["1"]),  # CUDA reads no further
+        ("", 0, []),
+        ("GPU-8f1c,MIG-77aa", 2, ["GPU-8f1c", "MIG-77aa"]),
+        ("5,6", 1, ["5"]),  # one of them is not there
+    ],
+)
+def test_workers_are_given_what_the_caller_may_use(variable: str | None, available: int, devices: list[str]) -> None:
+    assert visible_devices(variable, available) == devices
+
+
+def test_no_worker_gets_a_device_that_the_caller_excluded() -> None:
+    devices = visible_devices("4,6,7", 3)
+
+    assert [pinned(place, devices) for place in range(5)] == ["4", "6", "7", "4", "6"]
+
+
+@pytest.mark.parametrize("devices", [[], ["3"]])
+def test_where_there_is_nothing_to_choose_from_nothing_is_changed(devices: list[str]) -> None:
+    assert pinned(1, devices) is None
+
+
+def test_whoever_replaces_a_worker_gets_its_place() -> None:
+    taken = {"gw0": 0, "gw1": 1, "gw2": 2}
+    del taken["gw1"]
+
+    assert free_place(taken.values()) == 1
+    assert free_place([]) == 0
+
+
+@pytest.mark.parametrize("dist", ["each", "loadscope", "loadfile", "loadgroup", "worksteal"])
+def test_another_mode_of_xdist_is_refused_in_one_line(dist: str) -> None:
+    with pytest.raises(BadInput, match=f"^--dist {dist} cannot be used with audits: .*; leave --dist out$"):
+        refuse_modes(dist)
+
+
+@pytest.mark.parametrize("dist", ["no", "load"])
+def test_xdists_own_default_is_not_refused(dist: str) -> None:
+    refuse_modes(dist)
+
+
+class Node:
+    """A worker that takes what it is sent."""
+
+    shutting_down = False
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        self.sent += indices
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+@pytest.fixture
+def scheduler(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = OneWorkerPerMeasurement.__new__(OneWorkerPerMeasurement)
+    made.assigned_work, made.workqueue, made.registered_collections = OrderedDict(), OrderedDict(), {}
+    made.log = lambda *_words: None  # type: ignore[assignment]
+    return made
+
+
+def test_the_test_that_a_worker_died_of_is_not_given_to_another(scheduler: Any) -> None:
+    dead, alive = Node(), Node()
+    tests = ["a.py::x[m-model]", "a.py::y[m-model]", "a.py::z[m-model]"]
+    scheduler.registered_collections[alive] = tests
+    scheduler.assigned_work[alive] = OrderedDict()
+    scheduler.assigned_work[dead] = OrderedDict({"a.py[m]": OrderedDict(zip(tests, [True, False, False], strict=True))})
+
+    assert scheduler.remove_node(dead) == "a.py::y[m-model]"
+    assert alive.sent == [2]
+
+
+def test_a_worker_that_has_done_its_work_died_of_nothing(scheduler: Any) -> None:
+    done = Node()
+    scheduler.assigned_work[done] = OrderedDict({"a.py[m]": OrderedDict({"a.py::x[m-model]": True})})
+
+    assert scheduler.remove_node(done) is None

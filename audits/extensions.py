@@ -6,7 +6,7 @@ nobody else's: that is for the user's policy.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from audits import catalogue, policy
 from audits.policy import ClaimPolicy, first_complaint, read_toml
 from audits.question import Question, documentation
-from camcore.errors import BadInput
+from camcore.errors import BadInput, one_line
 from fixtures.controls.registry import ABOUT, CONTROLS, Control
 from fixtures.subjects.registry import FAMILIES, GROUNDERS, IMAGE_TEXT, GrounderLoader, ImageTextLoader, Loader
 from fixtures.subjects.spec import MADE_FOR, import_families
@@ -56,6 +56,24 @@ class Extension:
         return "; ".join([f"{self.name} {self.version}", *(f"{what} {names}" for what, names in listed if names)])
 
 
+def registered(plugins: Sequence[Any]) -> list[Extension]:
+    """What modules add that no session of pytest has loaded.
+
+    Raises:
+        BadInput: One of them adds nothing, or breaks when it is asked.
+    """
+    found = []
+    for plugin in plugins:
+        register = getattr(plugin, "pytest_audit_register", None)
+        if not callable(register):
+            raise BadInput(f"plugins must be modules with a pytest_audit_register, got {plugin!r:.100}")
+        try:
+            found.append(register())
+        except Exception as problem:
+            raise BadInput(f"pytest_audit_register of {plugin!r:.100} broke: {one_line(problem)}") from None
+    return found
+
+
 @contextmanager
 def loaded(extensions: Sequence[Extension]) -> Iterator[None]:
     """Inside, these extensions are part of the suite.
@@ -79,17 +97,17 @@ def _load(extension: Extension, undo: Callable[..., Any]) -> None:
     if not isinstance(extension.version, str) or not extension.version.isprintable():
         raise BadInput(f"{where}: the version must be a string of one line, got {extension.version!r}")
 
-    def add(table: dict[str, Any], what: str, given: Mapping[str, Any]) -> None:
-        for name, thing in given.items():
-            if not NAME.fullmatch(name.replace("/", "_")):
-                raise BadInput(f"{where}: {what} {name!r} needs a name of letters, digits, '.', '_' and '-'")
+    def add(table: dict[str, Any], what: str, given: Iterable[tuple[str, Any]]) -> None:
+        for name, thing in given:
+            if not (NAME.fullmatch(name) or CLAIM.fullmatch(name)):
+                raise BadInput(f"{where}: the {what} {name!r} needs a name of letters, digits, '.', '_' and '-'")
             if name in table:
-                raise BadInput(f"{where}: there is a {what} {name!r} already; give it another name")
+                raise BadInput(f"{where}: the {what} {name!r} is there already; give it another name")
             table[name] = thing
             undo(table.pop, name)
 
     import_families()
-    add(LOADED, "extension", {extension.name: extension})
+    add(LOADED, "extension", [(extension.name, extension)])
     known = FAMILIES.keys() | IMAGE_TEXT.keys() | GROUNDERS.keys()
     for table, families, ability in (
         (FAMILIES, extension.families, None),
@@ -98,19 +116,19 @@ def _load(extension: Extension, undo: Callable[..., Any]) -> None:
     ):
         for prefix in families:
             if prefix in known:
-                raise BadInput(f"{where}: there is a kind of models {prefix!r} already; give it another name")
-        add(table, "kind of models", families)
-        add(MADE_FOR, "kind of models", dict.fromkeys(families, ability) if ability else {})
-    add(CONTROLS, "control", {made.name: made for made in extension.controls})
-    audits = {_checked(module, where): module for module in extension.audits}
-    for name in audits:
+                raise BadInput(f"{where}: the kind of models {prefix!r} is there already; give it another name")
+        add(table, "kind of models", families.items())
+        add(MADE_FOR, "kind of models", [(prefix, ability) for prefix in families if ability])
+    add(CONTROLS, "control", [(made.name, made) for made in extension.controls])
+    audits = [(_checked(module, where), module) for module in extension.audits]
+    for name, _ in audits:
         if Path(__file__).with_name(f"test_{name}.py").exists():
-            raise BadInput(f"{where}: there is an audit {name!r} already; give it another name")
+            raise BadInput(f"{where}: the audit {name!r} is there already; give it another name")
     add(catalogue.ADDED, "audit", audits)
-    abilities = {name: module.QUESTIONS[0].needs for name, module in audits.items()}
-    add(ABOUT, "audit", {name: needs for name, needs in abilities.items() if needs != "classes"})
-    asked = {question.name: question for module in audits.values() for question in module.QUESTIONS}
-    add(policy.ADDED, "claim", _margins(extension.policy, asked, where))
+    abilities = [(name, module.QUESTIONS[0].needs) for name, module in audits]
+    add(ABOUT, "audit", [(name, needs) for name, needs in abilities if needs != "classes"])
+    asked = [question.name for _, module in audits for question in module.QUESTIONS]
+    add(policy.ADDED, "claim", _margins(extension.policy, asked, where).items())
     for name in asked:
         if not any(name in made.caught_by for made in CONTROLS.values()):
             raise BadInput(f"{where}: no control trips {name!r}; plant its defect in one, with {name!r} in caught_by")
@@ -127,6 +145,8 @@ def _checked(module: ModuleType, where: str) -> str:
         found = CLAIM.fullmatch(question.name)
         if found is None or found[1] != name:
             raise BadInput(f"{where}: the question {question.name!r} must be called {name}/<claim>, in small letters")
+        if question.name in [other.name for other in questions if other is not question]:
+            raise BadInput(f"{where}: the question {question.name!r} is there twice")
         if question.needs != questions[0].needs:
             raise BadInput(f"{where}: the questions of {name!r} must all need the same of a model")
     if not isinstance(getattr(module, "VERSION", None), str):
@@ -140,7 +160,7 @@ def _checked(module: ModuleType, where: str) -> str:
     return name
 
 
-def _margins(file: Path | None, asked: Mapping[str, Question], where: str) -> dict[str, dict[str, Any]]:
+def _margins(file: Path | None, asked: Sequence[str], where: str) -> dict[str, dict[str, Any]]:
     """What the extension's policy says of its own claims: every one of them, and nothing else."""
     content = {} if file is None else read_toml(file)
     claims = content.pop("claims", {})

@@ -192,7 +192,7 @@ def begin(
         if isinstance(subject, Classifier) and how.data is None:
             raise BadInput("say what the model is shown: data= a folder, (images, labels) or 'scenes'")
         given = Given(
-            name=subject_ids([name or spec])[0],
+            name=subject_ids([f"named:{name}" if name else spec])[0],
             subject=subject,
             cams=methods(spec, how),
             data=as_data(how, subject),

@@ -14,7 +14,7 @@ from torch import nn
 
 from audits import catalogue
 from audits.baseline import Compared
-from audits.extensions import Extension, loaded
+from audits.extensions import Extension, loaded, registered
 from audits.in_process import How, Session, begin, check_audits, methods, spec_of
 from audits.plan import subject_ids
 from audits.policy import ANY, load_policy
@@ -34,13 +34,14 @@ def parametrize_with_audits(
     *,
     audits: Sequence[str] = (),
     expected_failures: Mapping[str, str] | None = None,
-    extensions: Sequence[Extension] = (),
+    plugins: Sequence[Any] = (),
     **how: Any,
 ) -> pytest.MarkDecorator:
     """See `camcore.testing.parametrize_with_audits`."""
     terms = How(**how)
     expected = dict(expected_failures or {})
     named = _named(models)
+    extensions = tuple(registered(plugins))
     with loaded(extensions):
         policy = load_policy(None if terms.policy is None else Path(terms.policy), profile=terms.profile)
         check_audits(audits, policy)
@@ -59,7 +60,7 @@ def parametrize_with_audits(
             raise BadInput(f"{claim!r} is expected to fail, which is no claim that is asked; {nearest(claim, known)}")
         if not isinstance(reason, str) or not reason.strip():
             raise BadInput(f"{claim!r} is expected to fail: say why, got {reason!r}")
-    sessions = Sessions(how=terms, extensions=tuple(extensions))
+    sessions = Sessions(how=terms, extensions=extensions)
     cases = [
         pytest.param(
             model,
@@ -148,7 +149,7 @@ def _named(models: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(models, str | nn.Module | Subject) or not isinstance(models, Sequence | Mapping) or not models:
         raise BadInput(f"models must be a list of models, or a mapping from names to models, got {models!r:.100}")
     given = list(models.values() if isinstance(models, Mapping) else models)
-    names = list(models) if isinstance(models, Mapping) else [_called(model) for model in given]
+    names = [f"named:{name}" for name in models] if isinstance(models, Mapping) else list(map(_called, given))
     return dict(zip(subject_ids(names), given, strict=True))
 
 

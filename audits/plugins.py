@@ -78,6 +78,10 @@ class AuditsFolder(pytest.Package):
         """As the folder's own."""
         yield from super().collect()
         for name, module in sorted(catalogue.ADDED.items()):
-            node = AddedAudit.from_parent(self, path=self.path / f"test_{name}.py")
+            file = f"test_{name}.py"
+            # pytest finds the conftest.py of a file that exists
+            node = AddedAudit.from_parent(
+                self, path=self.path / "__init__.py", name=file, nodeid=f"{self.nodeid}/{file}"
+            )
             node.added = module
             yield node

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -22,7 +23,6 @@ from camcore.subject import Normalise, Subject
 from camcore.suite import enter
 
 if TYPE_CHECKING:
-    from audits.extensions import Extension
     from reports.schema import Claim, Results
 
 __all__ = ["audit_model", "parametrize_with_audits"]
@@ -47,7 +47,7 @@ def audit_model(
     cues: str | Path | None = None,
     templates: Sequence[str] = (),
     name: str | None = None,
-    extensions: "Sequence[Extension]" = (),
+    plugins: Sequence[ModuleType] = (),
     report: str | Path | None = None,
     resume: bool = False,
     on_claim: "Callable[[Claim], object] | None" = None,
@@ -82,7 +82,8 @@ def audit_model(
         cues: As `--audit-cues`.
         templates: As `--audit-template`.
         name: What the model is called in the results.
-        extensions: Audits, controls and kinds of models of other packages (docs/plugins.md).
+        plugins: Modules that add audits, controls and kinds of models, as `pytest -p` names them (docs/plugins.md). No
+            other is loaded, installed or not.
         report: A folder for results.json, report.html and the journal; nothing is written if not given.
         resume: Go on with the audit whose journal is in that folder.
         on_claim: Called with each claim as it is concluded.
@@ -95,7 +96,7 @@ def audit_model(
         BadInput: In one line, for whatever is wrong with the arguments, before anything is measured.
     """
     _open_suite()
-    from audits.extensions import loaded
+    from audits.extensions import loaded, registered
     from audits.in_process import How, audit
     from reports import schema, written
 
@@ -125,7 +126,7 @@ def audit_model(
 
     if resume and report is None:
         raise BadInput("resume=True goes on with an audit in a folder; name it with report=")
-    with loaded(extensions), tempfile.TemporaryDirectory(prefix="camcore-audit-") as passing:
+    with loaded(registered(plugins)), tempfile.TemporaryDirectory(prefix="camcore-audit-") as passing:
         return audit(
             model,
             how,
@@ -145,7 +146,7 @@ def parametrize_with_audits(
     *,
     audits: Sequence[str] = (),
     expected_failures: Mapping[str, str] | None = None,
-    extensions: "Sequence[Extension]" = (),
+    plugins: Sequence[ModuleType] = (),
     **how: Any,
 ) -> Any:
     """Make a test of each claim about each model: a decorator for a function of `model` and `claim`.
@@ -165,7 +166,7 @@ def parametrize_with_audits(
         expected_failures: Claims that are known to FAIL, by id ("deletion/beats_edges[hirescam]", or "[*]" for every
             method), each with the reason. They are xfailed, and fail once they pass. INCONCLUSIVE and ERROR of them
             are judged as those of any other.
-        extensions: As of `audit_model`.
+        plugins: As of `audit_model`.
         **how: Further arguments of `audit_model`: data, classes, geometry, normalise, layer, cams, policy, profile,
             seed, device, batch_size, artefacts, cues, templates.
 
@@ -180,7 +181,7 @@ def parametrize_with_audits(
     from audits import parametrize
 
     return parametrize.parametrize_with_audits(
-        models, audits=audits, expected_failures=expected_failures, extensions=extensions, **how
+        models, audits=audits, expected_failures=expected_failures, plugins=plugins, **how
     )
 
 

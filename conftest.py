@@ -36,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(option.flag, dest=option.dest, default=None, help=option.help, **kind)
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from audits import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """`--audit-rejudge` runs no audit: the model is not asked again."""
     given = {option.dest: config.getoption(option.dest) for option in options.OPTIONS}
@@ -43,6 +49,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         settings = options.read_settings(given, os.environ) if asks_for_audits(config.args) else None
         if settings is None or settings.rejudge is None:
             return None
+        from audits import plugins
+
+        plugins.load(config)
         return rejudge(settings, settings.rejudge, " ".join(["pytest", *config.invocation_params.args]))
     except BadInput as problem:
         raise pytest.UsageError(str(problem)) from None
@@ -83,8 +92,11 @@ def pytest_configure(config: pytest.Config) -> None:
         if any(value is not None for value in given.values()):
             raise pytest.UsageError("options of the audits were given, but no audits: run pytest audits ...")
         return
+    from audits import plugins
+
     try:
         settings = options.read_settings(given, os.environ)
+        plugins.load(config)
         config.stash[CASES] = cases(settings)
         if not (config.option.collectonly or config.option.help):
             config.stash[PLAN], config.stash[LOG] = make_plan(config, settings)
@@ -124,8 +136,13 @@ def make_plan(config: pytest.Config, settings: options.Settings) -> tuple[Any, A
     plan = prepare(settings, batch_sizes=sizes, main=worker is None, baseline=read_baseline(settings.baseline))
     name = worker["workerid"] if worker else "master"
     run = worker["run"] if worker else uuid4().hex
+
+    def tell(claim: dict[str, Any]) -> None:
+        config.hook.pytest_audit_claim(claim=claim)
+
     # a worker reads what there is: the one that it replaces may have died of what it had half measured
-    return plan, Log(settings.report, name, run=run, resume=settings.resume or worker is not None)
+    resume = settings.resume or worker is not None
+    return plan, Log(settings.report, name, run=run, resume=resume, on_claim=tell)
 
 
 def spread(config: pytest.Config) -> str:
@@ -172,6 +189,15 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [printable(line) for line in header(config.stash[PLAN])]
 
 
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """The folder of audits, with those that plugins add; any other as pytest would."""
+    if path != ROOT / "audits" or CASES not in parent.config.stash:
+        return None
+    from audits.plugins import AuditsFolder
+
+    return AuditsFolder.from_parent(parent, path=path)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "ask" not in metafunc.fixturenames or metafunc.definition.get_closest_marker("audit") is None:
         return
@@ -203,14 +229,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -> Any:
     """Puts a question to the subject and tells pytest the verdict."""
-    from audits.ask import Ask
+    from audits.plan import asking
+    from audits.plugins import repeated
     from audits.pytest_outcome import conclude, expect
 
     plan = request.config.stash[PLAN]
-    audited = next(one for one in plan.audited if one.id == audited_id)
-    needs = request.module.QUESTIONS[0].needs  # all questions of an audit need the same
-    ability = needs if needs in audited.roles else next(iter(audited.roles))
-    role = audited.roles[ability]
     live = request.config.stash.get(LIVE, None)
 
     def concluded(verdict: Any, waived: Any, beside: Any) -> None:
@@ -218,29 +241,15 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         expect(request.node, verdict, plan.xfails)
         conclude(verdict, waived, beside, record_property)
 
-    return Ask(
-        subject=role.subject,
-        ability=ability,
-        dataset=role.dataset,
-        cams=audited.cams,
-        undefined=role.undefined,
-        policy=plan.policy,
-        terms=role.terms,
+    return asking(
+        plan,
+        next(one for one in plan.audited if one.id == audited_id),
+        request.module.QUESTIONS[0].needs,  # all questions of an audit need the same
         log=request.config.stash[LOG],
-        profile=plan.settings.profile,
-        rerun=plan.settings.command,
         node_id=request.node.nodeid,
+        rerun=repeated(plan.settings.command, request.node, request.config),
         conclude=concluded,
-        premises=role.premises,
-        artefacts=plan.artefacts,
-        conflicts=role.conflicts,
-        bindings=role.bindings,
-        captions=role.captions,
-        scenes=role.scenes,
         progress=None if live is None else partial(live.watch, audited_id),
-        until=plan.until,
-        baseline=audited.baseline,
-        full=plan.settings.full,
     )
 
 
@@ -284,17 +293,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def write_reports(results: Any, folder: Path) -> None:
     """All that is made from results.json; the summary also goes where a CI service asks for it."""
-    from reports import html, markdown, model_card, schema
+    from reports import markdown, written
 
-    summary = markdown.summary(results)
-    html.write(results, folder / "report.html")
-    schema.write_atomically(summary, folder / "summary.md")
-    schema.write_atomically(model_card.model_index(results), folder / "model-index.yaml")
+    written.write_reports(results, folder)
     asked = os.environ.get("GITHUB_STEP_SUMMARY")
     if asked:
         try:
             with Path(asked).open("a", encoding="utf-8") as file:
-                file.write(summary)
+                file.write(markdown.summary(results))
         except OSError as problem:  # a summary that cannot be written must not cost the run
             print(f"cannot append to GITHUB_STEP_SUMMARY {asked!r}: {problem.strerror or problem}", file=sys.stderr)
 

@@ -57,7 +57,7 @@ class Ask:
     terms: Terms
     log: Log
     profile: str
-    rerun: str  # command line that repeats the audit, less the node id
+    rerun: str  # what repeats the claim, as one would type it
     node_id: str
     conclude: Callable[[Verdict, Waived | None, Compared | None], None]  # tells pytest
     premises: dict[str, Established] = field(default_factory=dict)  # shared by all questions to the subject
@@ -127,7 +127,7 @@ class Ask:
             subject=self.subject.name,
             node_id=self.node_id,
             version=version,
-            rerun=f'{self.rerun} "{self.node_id}"',
+            rerun=self.rerun,
         )
         verdict = Verdict(claim=claim, outcome=Outcome.ERROR, reason=VANISHED)
         with suppress(OSError):  # what cannot be journalled is told where the first row cannot

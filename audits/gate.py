@@ -10,6 +10,7 @@ from typing import Any
 
 from audits import catalogue
 from audits.encode import described
+from audits.extensions import LOADED
 from audits.plan import Audited, Plan, family_size
 from audits.policy import Policy
 from audits.question import audit_of, documentation
@@ -173,14 +174,14 @@ def summed_up(
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Of what the numbers depend on, plugins that added audits, controls or models among them."""
     found = {"python": platform.python_version()}
     for package in ("camcore", "torch", "torchvision", "numpy", "scipy", "pytest"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    return found
+    return found | {f"plugin {name}": extension.version for name, extension in LOADED.items()}
 
 
 def _subject(audited: Audited) -> dict[str, Any]:

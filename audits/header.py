@@ -1,5 +1,6 @@
 """What pytest's header says of a run: what is audited, on what, by which policy, and what was left out."""
 
+from audits.extensions import LOADED
 from audits.plan import Plan
 
 MOST = 10  # skipped files that are named
@@ -8,7 +9,8 @@ MOST = 10  # skipped files that are named
 def header(plan: Plan) -> list[str]:
     """One line each; names of files and models stand in them as they are."""
     settings, policy = plan.settings, plan.policy
-    lines = [
+    lines = [f"plugin: {extension.said}" for extension in LOADED.values()]
+    lines += [
         f"audits: profile {settings.profile}, seed {settings.seed}, device {plan.device}, "
         f"policy {policy.path} ({policy.sha256[:12]}), at most {policy.images} images"
     ]

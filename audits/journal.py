@@ -4,7 +4,7 @@ Every worker writes a file of its own (results.jsonl, results.gw0.jsonl, …): l
 """
 
 import json
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,17 @@ class Journal(MutableMapping[str, dict[str, float]]):
 class Log:
     """The files of one run."""
 
-    def __init__(self, folder: Path, worker: str, *, run: str, resume: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        worker: str,
+        *,
+        run: str,
+        resume: bool,
+        on_claim: Callable[[dict[str, Any]], object] | None = None,
+    ) -> None:
         self.run = run
+        self.on_claim = on_claim  # is shown each claim that this process concludes
         self.path = folder / ("results.jsonl" if worker == "master" else f"results.{worker}.jsonl")
         self.rows: dict[str, dict[str, dict[str, float]]] = {}
         self.claims: dict[str, dict[str, Any]] = {}
@@ -76,6 +85,8 @@ class Log:
         """A claim that this run concluded, measured now or found in the journal."""
         self.claims[key] = record
         self.append({"type": "claim", "run": self.run, "key": key, "claim": record})
+        if self.on_claim is not None:  # after it is safe in the file: the caller's code may raise
+            self.on_claim(record)
 
 
 def read_lines(folder: Path) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,19 +11,24 @@ from typing import Any
 import torch
 
 from audits import catalogue, journal
-from audits.baseline import Baseline, find_baseline
+from audits.ask import Ask
+from audits.baseline import Baseline, Compared, find_baseline
 from audits.options import Settings
 from audits.policy import Policy, load_policy
-from audits.roles import ROLES, Asked, Role, through_captions, trying
+from audits.roles import ROLES, Asked, Given, Role, through_captions, trying
+from audits.waivers import Waived
 from audits.xfails import Expected, read_xfails
 from camcore import statistics
 from camcore.cam import METHODS, RECORDED, CamMethod, find_cam
-from camcore.engine import Terms
+from camcore.engine import Terms, Watch
 from camcore.errors import BadInput
+from camcore.images import Dataset
 from camcore.subject import Ability, Subject, abilities
+from camcore.verdict import Verdict
 from fixtures.artefacts import Artefact, library, read_artefact
 from fixtures.controls.registry import control_of
-from fixtures.subjects.spec import find_any, first_ability
+from fixtures.datasets.captions import Captions
+from fixtures.subjects.spec import find_any, first_ability, made_ready
 
 DEFAULT_CAM = "hirescam"
 
@@ -104,6 +109,7 @@ def prepare(
     batch_sizes: Mapping[str, Mapping[str, int]],
     main: bool = True,
     baseline: Mapping[str, Any] | None = None,
+    given: Given | None = None,
 ) -> Plan:
     """Load and check everything that the settings name.
 
@@ -112,6 +118,7 @@ def prepare(
         batch_sizes: `Plan.batch_sizes` of the main process, for its workers.
         main: Whether this process owns the report's folder (a worker does not).
         baseline: What the results.json of an earlier run holds, if the models are to be compared with it.
+        given: What the caller has in hand of the only model.
 
     Raises:
         BadInput: In one line.
@@ -120,15 +127,20 @@ def prepare(
     xfails = read_xfails(settings.xfails)
     device = resolve_device(settings.device)
     artefacts = (*library(), *map(read_artefact, settings.artefacts))
-    methods = [chosen_cams(spec, settings.cams) for spec in settings.models]
+    names = subject_ids(settings.models) if given is None else [given.name]
+    methods = [given.cams] if given and given.cams else [chosen_cams(spec, settings.cams) for spec in settings.models]
     if main:
         with _writing(settings.report):
             journal.make(settings.report)
     audited = []
-    for spec, name, cams in zip(settings.models, subject_ids(settings.models), methods, strict=True):
+    for spec, name, cams in zip(settings.models, names, methods, strict=True):
         with trying(spec):
-            subject = find_any(spec, weights=settings.weights, device=device, layer=settings.layer)
-        roles = _roles(replace(subject, name=name), spec, cams, settings, policy, batch_sizes.get(name, {}))
+            if given is None or given.subject is None:
+                subject = find_any(spec, weights=settings.weights, device=device, layer=settings.layer)
+            else:
+                subject = made_ready(given.subject, spec, device=device, layer=settings.layer)
+        sizes, data = batch_sizes.get(name, {}), None if given is None else given.data
+        roles = _roles(replace(subject, name=name), spec, cams, settings, policy, sizes, data)
         beside = None if baseline is None else _beside(baseline, name, roles, settings)
         audited.append(Audited(id=name, roles=roles, cams=cams, baseline=beside))
     if settings.templates and not any({"captions", "classes"} <= one.roles.keys() for one in audited):
@@ -169,6 +181,7 @@ def _roles(
     settings: Settings,
     policy: Policy,
     batch_sizes: Mapping[str, int],
+    data: Dataset | Captions | None,
 ) -> dict[Ability, Role]:
     able = (*abilities(subject), *through_captions(subject, settings))
     level = statistics.simultaneous_level(policy.level, family_size(policy, cams, able))
@@ -193,6 +206,7 @@ def _roles(
                 policy=policy,
                 terms=terms,
                 batch_size=settings.batch_size or batch_sizes.get(ability),
+                data=data,
             )
         )
         for ability in able
@@ -208,6 +222,46 @@ def _writing(report: Path) -> Iterator[None]:
             f"cannot write the report to {str(report)!r} ({problem.strerror}); "
             "give a folder that can be written with --audit-report"
         ) from None
+
+
+def asking(
+    plan: Plan,
+    audited: Audited,
+    needs: Ability,
+    *,
+    log: journal.Log,
+    node_id: str,
+    rerun: str,
+    conclude: Callable[[Verdict, Waived | None, Compared | None], None],
+    progress: Watch | None,
+) -> Ask:
+    """What puts the questions of one audit to one model, in the role that they need if it has it."""
+    ability = needs if needs in audited.roles else next(iter(audited.roles))
+    role = audited.roles[ability]
+    return Ask(
+        subject=role.subject,
+        ability=ability,
+        dataset=role.dataset,
+        cams=audited.cams,
+        undefined=role.undefined,
+        policy=plan.policy,
+        terms=role.terms,
+        log=log,
+        profile=plan.settings.profile,
+        rerun=rerun,
+        node_id=node_id,
+        conclude=conclude,
+        premises=role.premises,
+        artefacts=plan.artefacts,
+        conflicts=role.conflicts,
+        bindings=role.bindings,
+        captions=role.captions,
+        scenes=role.scenes,
+        progress=progress,
+        until=plan.until,
+        baseline=audited.baseline,
+        full=plan.settings.full,
+    )
 
 
 def family_size(policy: Policy, cams: Collection[str], able: Collection[Ability]) -> int:

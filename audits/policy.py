@@ -13,6 +13,7 @@ from camcore.errors import BadInput
 from camcore.verdict import Severity
 
 SHIPPED = Path(__file__).with_name("policy.toml")
+ADDED: dict[str, dict[str, Any]] = {}  # claims of audits that lie elsewhere: see `audits.extensions`
 ANY = "*"  # in a waiver: whichever method, whichever model
 
 
@@ -98,13 +99,14 @@ def load_policy(path: Path | None, *, profile: str) -> Policy:
             waiver is for no claim.
     """
     content = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
+    content["claims"].update({name: dict(entry) for name, entry in ADDED.items()})
     if path is not None:
-        _lay_over(content, _read(path), str(path), "")
+        _lay_over(content, read_toml(path), str(path), "")
     where = str(path or SHIPPED.name)
     try:
         file = PolicyFile.model_validate(content)
     except ValidationError as error:
-        raise BadInput(f"{where}: {_first(error)}") from None
+        raise BadInput(f"{where}: {first_complaint(error)}") from None
     if profile not in file.profiles:
         raise BadInput(f"no profile {profile!r} in {where}; known: {', '.join(file.profiles)}")
     for waiver in file.waivers:
@@ -129,7 +131,7 @@ def load_policy(path: Path | None, *, profile: str) -> Policy:
     )
 
 
-def _first(error: ValidationError) -> str:
+def first_complaint(error: ValidationError) -> str:
     """The first complaint in one line: where, what, and what was there."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
@@ -143,11 +145,16 @@ def _hint(key: str, known: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a policy's file holds, unchecked.
+
+    Raises:
+        BadInput: The file is missing or no TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"no policy file {str(path)!r}; give an existing TOML file with --audit-policy") from None
+        raise BadInput(f"no policy file {str(path)!r}; name an existing TOML file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise BadInput(f"policy {str(path)!r} cannot be read as TOML: {problem}") from None
 

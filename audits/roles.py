@@ -54,6 +54,16 @@ class Role:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the caller has in hand, so that it is not looked up by its name."""
+
+    name: str  # the model's id
+    subject: Subject | None = None
+    cams: Mapping[str, CamMethod] | None = None
+    data: Dataset | Captions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What a role is made from."""
 
@@ -64,6 +74,7 @@ class Asked:
     policy: Policy
     terms: Callable[[int], Terms]  # by the batch size
     batch_size: int | None  # the user's, or measured before; None: the role's own choice
+    data: Dataset | Captions | None = None  # instead of what the settings name
 
 
 def classes(asked: Asked) -> Role:
@@ -80,7 +91,9 @@ def classes(asked: Asked) -> Role:
             "leave --cam out, or name a layer with --audit-layer"
         )
     made = control_of(asked.spec)
-    if made is not None and made.data is not None and settings.data is None:
+    if asked.data is not None:
+        dataset = _pictures(asked.data, subject)
+    elif made is not None and made.data is not None and settings.data is None:
         dataset = made.data(policy.images, settings.seed)
     else:
         data = settings.data or default_data(asked.spec, settings.weights)
@@ -95,6 +108,16 @@ def classes(asked: Asked) -> Role:
         undefined=undefined,
         conflicts=find_conflicts(settings.cues, subject=subject, n=policy.images, seed=settings.seed),
     )
+
+
+def _pictures(data: Dataset | Captions, subject: Classifier) -> Dataset:
+    if isinstance(data, Captions):
+        raise BadInput(f"captions were given to {subject.name}, which scores classes; give pictures with labels")
+    if max(data.labels) >= len(subject.classes):
+        raise BadInput(
+            f"{data.spec} has labels up to {max(data.labels)}, but {subject.name} has {len(subject.classes)} classes"
+        )
+    return data
 
 
 def through_captions(subject: Subject, settings: Settings) -> tuple[Ability, ...]:
@@ -124,7 +147,14 @@ def captions(asked: Asked) -> Role:
             undefined = undefined_methods(as_classifier(subject, PROBES), asked.cams)
     elif settings.layer is not None:
         raise BadInput(f"--audit-layer {settings.layer!r}: {asked.spec!r} has no tower of images; leave it out")
+    if isinstance(asked.data, Dataset):
+        raise BadInput(
+            f"pictures with labels were given to {subject.name}, which scores captions; "
+            "give it classes with camcore.as_classifier, or pictures with captions"
+        )
     # two towers may be given classes: then of captions they are asked about scenes
+    if asked.data is not None:
+        return Role(subject=subject, dataset=asked.data.dataset, terms=terms, undefined=undefined, captions=asked.data)
     if settings.data is not None and (has_captions(settings.data) or not isinstance(subject, TwoTowers)):
         given = find_captions(settings.data, geometry=subject.geometry)
         return Role(subject=subject, dataset=given.dataset, terms=terms, undefined=undefined, captions=given)
@@ -142,9 +172,10 @@ def captions(asked: Asked) -> Role:
 def boxes(asked: Asked) -> Role:
     """As what finds phrases, of groups of pictures with phrases to be found."""
     subject, settings = asked.subject, asked.settings
-    if settings.data is not None:
+    if settings.data is not None or asked.data is not None:
         raise BadInput(
-            f"--data {settings.data!r} has no phrases for {asked.spec!r}; leave it out: grounding scenes are drawn"
+            f"--data {settings.data or 'as given'!r} has no phrases for {asked.spec!r}; leave it out: grounding scenes "
+            "are drawn"
         )
     scenes = grounding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
     return Role(subject=subject, dataset=scenes.first, terms=asked.terms(asked.batch_size or PAIRS), scenes=scenes)

@@ -265,12 +265,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def write_reports(results: Any, folder: Path) -> None:
     """All that is made from results.json; the summary also goes where a CI service asks for it."""
-    from reports import html, markdown, model_card, schema
+    from reports import html, markdown, model_card, sarif, schema
 
     summary = markdown.summary(results)
     html.write(results, folder / "report.html")
     schema.write_atomically(summary, folder / "summary.md")
     schema.write_atomically(model_card.model_index(results), folder / "model-index.yaml")
+    schema.write_atomically(sarif.sarif(results), folder / "results.sarif")
     asked = os.environ.get("GITHUB_STEP_SUMMARY")
     if asked:
         try:

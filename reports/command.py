@@ -5,6 +5,7 @@ that is no results.json, or an output that cannot be written. Whatever is wrong 
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,12 +28,17 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "camcore report") -> 
         SystemExit: With code 2 for words that are no command, with 0 after `--help`.
     """
     options = _parser(prog).parse_args(argv)
-    do: Callable[[argparse.Namespace], int] = options.do
+    do: Callable[[argparse.Namespace], tuple[int, str]] = options.do
     try:
-        return do(options)
+        code, told = do(options)
     except schema.BadResults as error:
         print(printable(str(error)), file=sys.stderr)
         return BAD_INPUT
+    try:
+        print(told, flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain once more when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -64,42 +70,33 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _render(options: argparse.Namespace) -> int:
+def _render(options: argparse.Namespace) -> tuple[int, str]:
     results = schema.load(options.results)
     output = options.output or options.results.with_suffix(".html")
     _write(html.render(results), output)
-    _say(wording.verdict_sentence(results), str(output))
-    return 0
+    return 0, _lines(wording.verdict_sentence(results), str(output))
 
 
-def _schema(options: argparse.Namespace) -> int:
-    sys.stdout.write(schema.json_schema_text())
-    return 0
+def _schema(options: argparse.Namespace) -> tuple[int, str]:
+    return 0, schema.json_schema_text().rstrip("\n")
 
 
-def _diff(options: argparse.Namespace) -> int:
+def _diff(options: argparse.Namespace) -> tuple[int, str]:
     found = diff.diff(schema.load(options.old), schema.load(options.new))
     output = options.output or options.new.with_name("diff.html")
-    told = diff_shown.text(found)
     _write(diff_shown.render(found), output)
-    print(told)
-    _say(str(output))
-    return WORSE if found.worse else 0
+    return WORSE if found.worse else 0, f"{diff_shown.text(found)}\n{_lines(str(output))}"
 
 
-def _trend(options: argparse.Namespace) -> int:
+def _trend(options: argparse.Namespace) -> tuple[int, str]:
     found = trend.trend(options.folder)
     output = options.output or options.folder / "trend.html"
-    told = trend_shown.text(found)
     _write(trend_shown.render(found), output)
-    print(told)
-    _say(str(output))
-    return 0
+    return 0, f"{trend_shown.text(found)}\n{_lines(str(output))}"
 
 
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(printable(line))
+def _lines(*lines: str) -> str:
+    return "\n".join(map(printable, lines))
 
 
 def _write(text: str, output: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 from reports import pictures, wording
-from reports.axis import Axis
+from reports.axis import Axis, around
 from reports.diff import Change, Diff
 from reports.page import page
 from reports.paired import Paired, Unit
@@ -198,8 +198,7 @@ def _scatter(units: Sequence[Unit]) -> Scatter | None:
     values = [value for unit in units for value in (unit.old, unit.new)]
     if not values:
         return None
-    low, high = min(values), max(values)
-    pad = 0.05 * (high - low) or max(0.1 * abs(high), 0.05)
+    low, high, pad = around(values)
     across = Axis(low=low - pad, high=high + pad, start=SQUARE[0], stop=SQUARE[1])
     up = Axis(low=low - pad, high=high + pad, start=SQUARE[1] - SQUARE[0] + 8, stop=8.0)
     dots = tuple(

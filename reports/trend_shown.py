@@ -53,8 +53,8 @@ def headline(found: Trend) -> str:
     turned = sum(line.changes > 0 for line in found.lines)
     broken = sum(any(point.broken for point in line.points) for line in found.lines)
     parts = [f"{turned} of {len(found.lines)} claims changed their verdict"]
-    parts += [f"runs are not comparable throughout ({broken} with a break)"] * (broken > 0)
-    parts += [f"{len(found.skipped)} files skipped"] * (len(found.skipped) > 0)
+    parts += [f"{broken} have a break where runs are not comparable"] * (broken > 0)
+    parts += [f"{len(found.skipped)} file{'s' * (len(found.skipped) > 1)} skipped"] * (len(found.skipped) > 0)
     span = f"{first.when:%Y-%m-%d}" if len(found.runs) == 1 else f"{first.when:%Y-%m-%d} to {last.when:%Y-%m-%d}"
     return f"{len(found.runs)} run{'s' * (len(found.runs) != 1)}, {span}: {', '.join(parts)}."
 

@@ -8,6 +8,7 @@ from reports.schema import Claim
 
 DOT_BINS = 60
 MOST_DOTS = 14  # a higher stack would be taller than the figure
+HUGE, TINY = 1e300, 1e-290  # beyond them a span or a step is no number any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,8 @@ class Axis:
         step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
         digits = max(0, -floor(log10(step)))
         first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
-        labels = [f"{index * step:.{digits}f}" for index in range(first, last + 1)]
+        kind = f".{digits}f" if digits <= 6 and step < 1e6 else ".3g"
+        labels = [f"{index * step:{kind}}" for index in range(first, last + 1)]
         return [(self(float(label)), label.replace("-", "−")) for label in labels]
 
 
@@ -93,13 +95,18 @@ def spanning(claims: Sequence[Claim], *, start: float, stop: float, values: bool
         low_bound, high_bound = min(low_bound, *claim.bounds), max(high_bound, *claim.bounds)
     if all(claim.estimate is None for claim in claims):
         marks += [low_bound, high_bound]  # nothing else says what a large value is
-    low, high = min(marks), max(marks)
-    pad = 0.08 * (high - low) or max(0.1 * abs(high), 0.05)
+    low, high, pad = around(marks)
     # the axis does not promise values that the measure cannot take, unless something was drawn there
     left, right = max(low - pad, min(low_bound, low)), min(high + pad, max(high_bound, high))
-    if left == right:
+    if right - left <= TINY:
         left, right = left - pad, right + pad
     return Axis(low=left, high=right, start=start, stop=stop)
+
+
+def around(marks: Sequence[float]) -> tuple[float, float, float]:
+    """The least and the largest of what is to be drawn, and the room to leave beside them."""
+    low, high = max(min(marks), -HUGE), min(max(marks), HUGE)
+    return low, high, 0.08 * (high - low) if high - low > TINY else max(0.1 * abs(high), 0.05)
 
 
 def plot(claim: Claim, axis: Axis) -> Plot:

@@ -86,7 +86,7 @@ class Section:
 def render(results: Results) -> str:
     """The report as one HTML document that needs no network and no JavaScript."""
     return (
-        _environment()
+        environment()
         .get_template("template.html")
         .render(
             results=results,
@@ -107,7 +107,8 @@ def write(results: Results, path: Path | str) -> None:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Of all pages: everything is escaped, and a name that nobody set is an error."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from reports.axis import HUGE
 from reports.schema import Curve, Overlay
 
 QUALITY = 80
@@ -165,8 +166,8 @@ def chart(curve: Curve, *, prefix: str) -> str:
         for i, ys in enumerate(curve.series.values()):
             values = [float("nan") if y is None else y for y in ys]
             axes.plot(
-                curve.x,
-                values,
+                np.clip(curve.x, -HUGE, HUGE),
+                np.clip(values, -HUGE, HUGE),
                 color=COLOURS[i % len(COLOURS)],
                 linestyle=DASHES[_lap(i)],
                 linewidth=1.7,

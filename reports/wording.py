@@ -79,7 +79,8 @@ def exit_sentence(results: Results) -> str:
 def decimals(estimate: Estimate, claim: Claim) -> int:
     """Digits behind the point: enough for a quarter of the width, more if rounding moved a bound across the margin."""
     width = estimate.high - estimate.low
-    digits = 3 if width <= 0 else min(max(-floor(log10(width / 4)), 2 if width < 4 else 0), 6)
+    size = floor(log10(min(max(width, 1e-9), 1e9) / 4))
+    digits = 3 if width <= 0 else min(max(-size, 2 if width < 4 else 0), 6)
     edges = (claim.margin, -claim.margin) if claim.measure.direction == "within" else (claim.margin,)
     while digits < 6 and any(
         (round(bound, digits) > edge) != (bound > edge) or (round(bound, digits) == edge) != (bound == edge)

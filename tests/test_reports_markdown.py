@@ -1,14 +1,17 @@
 import re
+from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from reports import markdown, wording
 from tests.test_reports_example import claim, results
 from tests.test_reports_html import HOSTILE
 from tests.test_reports_terminal import not_applicable
 
+OURS = {"h2", "h3", "p", "code", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "br", "ul", "li"}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
@@ -57,6 +60,54 @@ def test_nothing_of_others_leaves_its_code_span(text):
     for line in found.splitlines():
         for sign in ("<script", "@everyone", "https://", "![", "](", "<img"):
             assert sign not in spans(line), line
+
+
+class Tags(HTMLParser):
+    """Every element of a page, and the names of its attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.found |= {tag, *(f"@{name}" for name, _ in attrs)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *HOSTILE,
+        "a|b`c``|d",
+        "<details><b>x",
+        "* x\n\n<script>",
+        "\N{RIGHT-TO-LEFT OVERRIDE}\x1b[31m",
+        "[x](javascript:y)",
+    ],
+)
+def test_a_reader_of_markdown_finds_no_element_but_ours(text):
+    strange = {"id": text, "sentence": text, "subject": text, "reason": text}
+    made = [
+        claim(0, **strange),
+        claim(1, **strange),
+        claim(2, **strange),
+        *(not_applicable(i) | strange for i in range(4)),
+    ]
+    source = markdown.summary(results(made, not_tested=[text, text]))
+    page = Tags()
+    page.feed(MarkdownIt("commonmark", {"html": True}).enable("table").render(source))
+
+    assert page.found <= {*OURS, "strong", "@style"}
+    assert {"table", "code", "details", "li"} <= page.found
+    assert all(line.isprintable() for line in source.splitlines())
+
+
+def test_a_summary_fits_into_a_comment_whatever_the_claims_say():
+    long = "x" * 5000
+    made = [claim(index, id=f"a/{long}[{index}]", sentence=long, reason=long) for index in range(300)]
+    text = markdown.summary(results(made, not_tested=[long] * 400))
+
+    assert len(text) <= 65_536
+    assert "more, in the report" in text
 
 
 @given(TEXT)

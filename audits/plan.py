@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from audits import catalogue, journal
+from audits import catalogue, report_folder
 from audits.baseline import Baseline, find_baseline
 from audits.options import Settings
 from audits.policy import Policy, load_policy
@@ -120,7 +120,7 @@ def prepare(
     methods = [chosen_cams(spec, settings.cams) for spec in settings.models]
     if main:
         with _writing(settings.report):
-            journal.make(settings.report)
+            report_folder.make(settings.report)
     audited = []
     for spec, name, cams in zip(settings.models, subject_ids(settings.models), methods, strict=True):
         with trying(spec):
@@ -133,9 +133,9 @@ def prepare(
             f"--audit-template {settings.templates[0]!r} is for a model of captions that is asked about classes: "
             "give one with --model, and --data"
         )
-    if main and not settings.resume:
+    if main:
         with _writing(settings.report):
-            journal.forget(settings.report)
+            report_folder.set_aside(settings.report, resume=settings.resume)
     return Plan(
         settings=settings,
         policy=policy,

@@ -135,9 +135,8 @@ def read_baseline(settings: options.Settings) -> dict[str, Any] | None:
         return None
     from reports import schema
 
-    if (
-        file.resolve().parent == settings.report.resolve()
-    ):  # the next run would be compared with this one, and so on down
+    # the next run would be compared with this one, and so on down
+    if os.path.realpath(file.parent) == os.path.realpath(settings.report):
         raise BadInput(
             f"--audit-baseline {str(file)!r} lies in the folder that this run writes its own results.json to; "
             "keep baselines elsewhere, or give another folder with --audit-report"

@@ -39,9 +39,14 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         settings = options.read_settings(given, os.environ) if asks_for_audits(config.args) else None
         if settings is None or settings.rejudge is None:
             return None
-        return rejudge(settings, settings.rejudge, " ".join(["pytest", *config.invocation_params.args]))
+        return rejudge(settings, settings.rejudge, typed(config))
     except BadInput as problem:
         raise wrong_usage(problem) from None
+
+
+def typed(config: pytest.Config) -> str:
+    """The command, as results.json can hold it: arguments are any bytes."""
+    return " ".join(["pytest", *config.invocation_params.args]).encode("utf-8", "backslashreplace").decode()
 
 
 def wrong_usage(problem: BadInput) -> pytest.UsageError:
@@ -279,7 +284,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         assemble(
             plan,
             finished_claims(folder, run=config.stash[LOG].run),
-            command=" ".join(["pytest", *config.invocation_params.args]),
+            command=typed(config),
             seconds=time.monotonic() - config.stash[STARTED],
             interrupted=exitstatus in UNFINISHED,
         )

@@ -13,6 +13,7 @@ from camcore.errors import BadInput, one_line
 from camcore.verdict import Severity
 
 SHIPPED = Path(__file__).with_name("policy.toml")
+NAMED = 12  # of the known keys, where none is near
 ANY = "*"  # in a waiver: whichever method, whichever model
 
 
@@ -147,7 +148,10 @@ def _shown(value: Any) -> str:
 
 def _hint(key: str, known: Any) -> str:
     near = get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    names = list(known)
+    return f"; known: {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from reports.schema import Claim, Results
 from reports.terminal import printable
 
 SIGNS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "NOT_APPLICABLE": "➖", "ERROR": "❗"}
+LONGEST = 1000  # characters of one text: GitHub takes a megabyte in all
 MOST = 50  # rows: a summary is read in one look, the report has the rest
 
 
@@ -80,6 +81,7 @@ def code(text: str) -> str:
     A pipe would end the cell, escaped or not where a backslash stands before it: a broken bar stands for it.
     """
     inside = printable(text).replace("|", "¦").strip() or " "
+    inside = inside if len(inside) <= LONGEST else f"{inside[:LONGEST]}…"
     fence = "`" * (1 + max(map(len, re.findall("`+", inside)), default=0))
     room = " " if inside.startswith("`") or inside.endswith("`") or len(fence) > 1 else ""
     return f"{fence}{room}{inside}{room}{fence}"

@@ -24,8 +24,6 @@ ROW = (10.0, 250.0)  # pixels of the interval column
 STRIP = (12.0, 548.0)  # pixels of a claim's own figure
 COLUMNS = 3  # of pictures
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
-)
 FEW = 8  # claims that are all unfolded; in longer reports only those that keep a release back
 
 

@@ -24,6 +24,7 @@ LIVE = pytest.StashKey[Any]()
 UNMATCHED = pytest.StashKey[list[str]]()
 RESULTS = pytest.StashKey[Any]()
 UNWRITTEN = pytest.StashKey[str]()
+UNFINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 MODEL = "model"  # in the ids of tests, where the method stands if there is one
 
 
@@ -52,9 +53,21 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         from audits import plugins
 
         plugins.load(config)
-        return rejudge(settings, settings.rejudge, " ".join(["pytest", *config.invocation_params.args]))
+        return rejudge(settings, settings.rejudge, typed(config))
     except BadInput as problem:
-        raise pytest.UsageError(str(problem)) from None
+        raise wrong_usage(problem) from None
+
+
+def typed(config: pytest.Config) -> str:
+    """The command, as results.json can hold it: arguments are any bytes."""
+    return " ".join(["pytest", *config.invocation_params.args]).encode("utf-8", "backslashreplace").decode()
+
+
+def wrong_usage(problem: BadInput) -> pytest.UsageError:
+    """As pytest takes it: in one line, whatever the input was called."""
+    from reports.terminal import printable
+
+    return pytest.UsageError(printable(str(problem)))
 
 
 def rejudge(settings: options.Settings, file: Path, command: str) -> int:
@@ -63,6 +76,7 @@ def rejudge(settings: options.Settings, file: Path, command: str) -> int:
 
     from audits.judge_again import judge_again
     from audits.policy import load_policy
+    from audits.report_folder import make
     from reports import schema, terminal
 
     folder = settings.report
@@ -73,7 +87,7 @@ def rejudge(settings: options.Settings, file: Path, command: str) -> int:
         policy = load_policy(settings.policy, profile=old.run.profile)
         today = datetime.now(UTC).date()
         new = schema.Results.model_validate(judge_again(old.model_dump(), policy, command=command, today=today))
-        folder.mkdir(parents=True, exist_ok=True)
+        make(folder)
         schema.dump(new, folder / "results.json")
         write_reports(new, folder)
     except schema.BadResults as problem:
@@ -103,7 +117,7 @@ def pytest_configure(config: pytest.Config) -> None:
             if not hasattr(config, "workerinput"):
                 watch_over(config)
     except BadInput as problem:
-        raise pytest.UsageError(str(problem)) from None
+        raise wrong_usage(problem) from None
 
 
 def asks_for_audits(args: Sequence[str]) -> bool:
@@ -133,7 +147,7 @@ def make_plan(config: pytest.Config, settings: options.Settings) -> tuple[Any, A
     else:
         refuse_modes(spread(config))
     sizes = worker["batch_sizes"] if worker else {}
-    plan = prepare(settings, batch_sizes=sizes, main=worker is None, baseline=read_baseline(settings.baseline))
+    plan = prepare(settings, batch_sizes=sizes, main=worker is None, baseline=read_baseline(settings))
     name = worker["workerid"] if worker else "master"
     run = worker["run"] if worker else uuid4().hex
 
@@ -168,12 +182,19 @@ def watch_over(config: pytest.Config) -> None:
         config.add_cleanup(terminal.close)
 
 
-def read_baseline(file: Path | None) -> dict[str, Any] | None:
+def read_baseline(settings: options.Settings) -> dict[str, Any] | None:
     """What the results.json of an earlier run holds; a run that has none to be compared with must say so at once."""
+    file = settings.baseline
     if file is None:
         return None
     from reports import schema
 
+    # the next run would be compared with this one, and so on down
+    if os.path.realpath(file.parent) == os.path.realpath(settings.report):
+        raise BadInput(
+            f"--audit-baseline {str(file)!r} lies in the folder that this run writes its own results.json to; "
+            "keep baselines elsewhere, or give another folder with --audit-report"
+        )
     try:
         return schema.load(file).model_dump()
     except schema.BadResults as problem:
@@ -226,6 +247,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """A run that cannot write what it measures stops at once."""
+    from audits.journal import Unwritable
+
+    try:
+        return (yield)
+    except Unwritable as problem:
+        pytest.exit(str(problem), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
 @pytest.fixture
 def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -> Any:
     """Puts a question to the subject and tells pytest the verdict."""
@@ -267,13 +299,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     signalled = config.stash[STOPPING].count > 0
     if exitstatus == pytest.ExitCode.INTERRUPTED and session.shouldfail and not signalled:
         exitstatus = pytest.ExitCode.TESTS_FAILED  # -x, which xdist takes for an interruption
-    stopped = signalled or exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+    stopped = signalled or exitstatus in UNFINISHED
     cut_short = int(max(exitstatus, pytest.ExitCode.INTERRUPTED)) if stopped else 0
     results = schema.Results.model_validate(
         assemble(
             plan,
             finished_claims(folder, run=config.stash[LOG].run, interrupted=stopped),
-            command=" ".join(["pytest", *config.invocation_params.args]),
+            command=typed(config),
             seconds=time.monotonic() - config.stash[STARTED],
             interrupted=cut_short,
         )

@@ -117,7 +117,7 @@ class Ask:
         terms = (self.policy.sha256, self.terms.level, self.terms.budget, self.full or self.baseline is not None)
         key = "|".join(map(str, (measurement, self.subject.name, claim.id, *terms)))
         known = self.log.claims.get(key)
-        if known is not None and not _to_be_tried_again(known):
+        if known is not None and known.keys() == _keys(claim) and not _to_be_tried_again(known):
             self._conclude(key, concluded(claim, known), known)
             return
         in_full = claim.gates and (self.full or self.baseline is not None)
@@ -276,6 +276,12 @@ class Ask:
 def _to_be_tried_again(record: Mapping[str, Any]) -> bool:
     """Whether a resumed run may get further: what broke may work by now, and there is time again."""
     return record["verdict"] == Outcome.ERROR or record["reason"].startswith((OUT_OF_TIME, CUT_SHORT))
+
+
+def _keys(claim: Claim) -> set[str]:
+    """Of a record as this version writes it: one of another version is judged again, from its rows."""
+    empty = Verdict(claim=claim, outcome=Outcome.INCONCLUSIVE, reason="")
+    return {*claim_record(empty, subject="", node_id="", version="", rerun=""), "waiver", "baseline"}
 
 
 def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:

@@ -59,13 +59,15 @@ def find_baseline(
         BadInput: The two are not comparable.
     """
     run, models = results["run"], {one["id"]: one for one in results["subjects"]}
-    where = f"the baseline {run['id']}"
+    where = f"the baseline {run['id']!r:.100}"
     if subject not in models and not (only and len(models) == 1):
         raise BadInput(f"{where} has no model {subject!r}; it has {', '.join(map(repr, models))}: not comparable")
     found = models[subject] if subject in models else next(iter(models.values()))
     for what, ours, theirs in (("seed", seed, run["seed"]), ("profile", profile, run["profile"])):
         if ours != theirs:
-            raise BadInput(f"{where} was run with {what} {theirs}, this run with {ours}: not comparable; use the same")
+            raise BadInput(
+                f"{where} was run with {what} {theirs!r:.100}, this run with {ours!r}: not comparable; use the same"
+            )
     if sorted(data) != sorted(found.get("data") or ()):
         raise BadInput(f"{where} asked {found['id']!r} about other data: not comparable; use the same --data")
     claims = {claim["id"]: claim for claim in results["claims"] if claim["subject"] == found["id"]}

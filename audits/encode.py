@@ -89,6 +89,19 @@ def described(thing: object) -> str:
     return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(thing))
 
 
+def utf8(content: Any) -> Any:
+    """The same with halves of characters written out, which no file can hold: a class or a file may be called so."""
+    match content:
+        case str():
+            return content if content.isascii() else content.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {utf8(key): utf8(value) for key, value in content.items()}
+        case list() | tuple():
+            return [utf8(value) for value in content]
+        case _:
+            return content
+
+
 def finite(value: float | None) -> float | None:
     """JSON has no NaN."""
     return float(value) if value is not None and isfinite(value) else None

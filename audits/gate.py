@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from audits import catalogue
-from audits.encode import described
+from audits.encode import described, utf8
 from audits.extensions import LOADED
 from audits.plan import Audited, Plan, family_size
 from audits.policy import Policy
@@ -20,6 +20,7 @@ from camcore.subject import Ability
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 EXIT = {PASS: 0, FAIL: 1, INCONCLUSIVE: 6}
 SCHEMA_VERSION = "1.1"
+NAMED = 1000  # skipped files
 KINDS = {"classes": "classifier", "captions": "images and captions", "boxes": "phrases in boxes"}
 
 
@@ -96,7 +97,7 @@ def assemble(
     """
     decided = summed_up(plan.policy, asked(plan), records, interrupted=bool(interrupted))
     decided["exit_code"] = interrupted or decided["exit_code"]
-    return {
+    found: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "run": {
             "id": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
@@ -117,6 +118,7 @@ def assemble(
         "data": _data(plan),
         **decided,
     }
+    return dict(utf8(found))
 
 
 def summed_up(
@@ -214,9 +216,16 @@ def _data(plan: Plan) -> list[dict[str, Any]]:
             "sha256": dataset.sha256,
             "n": len(dataset),
             "classes": list(dataset.classes),
-            "skipped": [{"file": file, "reason": reason} for file, reason in dataset.skipped],
+            "skipped": _skipped(dataset.skipped),
         }
     return list(found.values())
+
+
+def _skipped(files: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """By name as many as anybody reads."""
+    named = [{"file": file, "reason": reason} for file, reason in files[:NAMED]]
+    more = len(files) - len(named)
+    return [*named, {"file": f"and {more:,} more files", "reason": "are skipped as well"}] if more else named
 
 
 def _names(listed: str) -> list[str]:

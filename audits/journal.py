@@ -1,17 +1,28 @@
 """results.jsonl: one flushed line per measured batch and per finished claim, so that a killed run can be resumed.
 
-Every worker writes a file of its own (results.jsonl, results.gw0.jsonl, …): lines of some size are not atomic.
+Every worker writes a file of its own (results.jsonl, results.gw0.jsonl, …): lines of some size are not atomic. Every
+line ends in a checksum of itself: a disk or a kill may leave any bytes, and a digit that has changed is a number like
+any other. What does not add up is measured again.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, MutableMapping
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+from audits.report_folder import JOURNALS, written
+
+SUM = ', "sum": "'  # what separates a line from its checksum
 # why a claim has no verdict that was begun and not concluded
 CUT_SHORT = "interrupted"  # how the reason begins where whoever stopped the run kept it from being reached
 VANISHED = "what measured it ended before its verdict: the process was killed, ran out of memory or crashed"
+
+
+class Unwritable(OSError):
+    """A line could not be written. One line."""
 
 
 class Journal(MutableMapping[str, dict[str, float]]):
@@ -64,17 +75,24 @@ class Log:
                 elif line["type"] == "claim":
                     self.claims[line["key"]] = line["claim"]
         # a kill cut the last line short: the next one must not be glued to it
-        self._torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+        self._torn = self.path.exists() and _cut_short(self.path)
 
     def append(self, line: dict[str, Any]) -> None:
         """Write one line and flush it: a SIGKILL costs at most the line being written.
 
         Raises:
-            OSError: The disk is full, say. A later line starts on a line of its own.
+            Unwritable: The disk is full, say. A later line starts on a line of its own.
         """
+        text = json.dumps(line, allow_nan=False)[:-1]
         start, self._torn = "\n" if self._torn else "", True
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(start + json.dumps(line, allow_nan=False) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f'{start}{text}{SUM}{_sum(text)}"}}\n')
+        except OSError as problem:
+            raise Unwritable(
+                f"cannot write to {str(self.path)!r} ({problem.strerror}); what was measured before is there: "
+                "make room, and go on with --audit-resume"
+            ) from None
         self._torn = False
 
     def begin(self, key: str, record: dict[str, Any]) -> None:
@@ -89,15 +107,29 @@ class Log:
             self.on_claim(record)
 
 
-def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """All lines of all workers; a last line that a kill cut short is left out."""
-    for path in sorted(written(folder, "results.jsonl", "results.gw*.jsonl")):
-        with path.open(encoding="utf-8", errors="replace") as file:  # a disk that failed may have left any bytes
-            for text in file:
-                try:
-                    yield json.loads(text)
-                except json.JSONDecodeError:
+def read_lines(folder: Path, *, kind: str = "") -> Iterator[dict[str, Any]]:
+    """All lines of all workers that are as they were written, or those of one type alone."""
+    start = f'{{"type": "{kind}'.encode()
+    for path in sorted(written(folder, *JOURNALS)):
+        with path.open("rb") as file:
+            for raw in file:
+                if not raw.startswith(start):
                     continue
+                text, _, rest = raw.decode("utf-8", errors="replace").rpartition(SUM)
+                if text and rest == f'{_sum(text)}"}}\n':
+                    yield json.loads(text + "}")
+
+
+def _sum(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _cut_short(path: Path) -> bool:
+    """Whether a kill left a last line without its end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read() not in (b"", b"\n")
 
 
 def finished_claims(folder: Path, *, run: str, interrupted: bool = False) -> list[dict[str, Any]]:
@@ -107,39 +139,13 @@ def finished_claims(folder: Path, *, run: str, interrupted: bool = False) -> lis
     earlier run left in the folder counts only once this run has concluded it again: it may have been judged with other
     weights or under another policy.
     """
-    lines = [line for line in read_lines(folder) if line.get("run") == run]
-    concluded = {line["key"]: line["claim"] for line in lines if line["type"] == "claim"}
-    begun = {line["key"]: line["claim"] for line in lines if line["type"] == "begun"}
+    concluded, begun = (
+        {line["key"]: line["claim"] for line in read_lines(folder, kind=kind) if line["run"] == run}
+        for kind in ("claim", "begun")
+    )
     left = [claim for key, claim in begun.items() if key not in concluded]
     if interrupted:
         left = [
             {**claim, "verdict": "INCONCLUSIVE", "reason": f"{CUT_SHORT}; --audit-resume goes on"} for claim in left
         ]
     return [*concluded.values(), *left]
-
-
-def make(folder: Path) -> None:
-    """Make the folder, if need be.
-
-    Raises:
-        OSError: The folder cannot be made or written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.touch()
-    probe.unlink()
-
-
-def forget(folder: Path) -> None:
-    """Remove what an earlier run wrote: only once nothing is wrong with the new one.
-
-    Raises:
-        OSError: Something cannot be removed.
-    """
-    for path in written(folder, "results.jsonl", "results.gw*.jsonl", "results.json", "report.html"):
-        path.unlink()
-
-
-def written(folder: Path, *patterns: str) -> list[Path]:
-    """The files that a run wrote; the folder may be the user's own, with other files in it."""
-    return [path for pattern in patterns for path in folder.glob(pattern)]

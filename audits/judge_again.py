@@ -17,7 +17,7 @@ from audits.question import Question, taken_apart
 from audits.waivers import waived
 from camcore import statistics
 from camcore.engine import Terms, judged_again
-from camcore.errors import BadInput
+from camcore.errors import BadInput, one_line
 from camcore.verdict import Outcome, Verdict
 
 
@@ -31,7 +31,8 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
         today: The day on which waivers are looked at.
 
     Raises:
-        BadInput: A claim was measured by another version of its audit, so that its margin may mean something else.
+        BadInput: A claim was measured by another version of its audit, so that its margin may mean something else; or
+            the results do not fit together.
     """
     models = [_asked(subject, results["claims"]) for subject in results["subjects"]]
     levels = {
@@ -45,9 +46,13 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
         known = "there is none by that name" if module is None else f"this is version {module.VERSION!r}"
         if module is None or claim["audit_version"] != module.VERSION:
             raise BadInput(
-                f"{claim['id']} was measured by version {claim['audit_version']!r} of the audit {claim['audit']!r}, "
-                f"and {known}; run the audit again"
+                f"{claim['id']!r:.100} was measured by version {claim['audit_version']!r:.100} of the audit "
+                f"{claim['audit']!r:.100}, and {known}; run the audit again"
             )
+        name = taken_apart(claim["id"])[0]
+        if claim["subject"] not in levels or name not in questions:
+            what = f"the model {claim['subject']!r:.100}" if name in questions else f"{name!r:.100}"
+            raise BadInput(f"the results have a claim about {what}, which is in no list of them; run the audit again")
         terms = Terms(
             level=levels[claim["subject"]],
             budget=len(claim["values"]),
@@ -56,8 +61,16 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
             min_images=policy.min_images,
             max_degenerate=policy.max_degenerate,
         )
-        records.append(_again(claim, questions[taken_apart(claim["id"])[0]], policy, terms, today))
-    found = gate.summed_up(policy, models, records, interrupted=results["run"]["interrupted"])
+        try:
+            records.append(_again(claim, questions[name], policy, terms, today))
+        except ValueError as problem:  # a value out of its range
+            raise BadInput(
+                f"{claim['id']!r:.100} cannot be judged ({one_line(problem)}); run the audit again"
+            ) from None
+    try:
+        found = gate.summed_up(policy, models, records, interrupted=results["run"]["interrupted"])
+    except ValueError as problem:  # a p-value beyond 1
+        raise BadInput(f"the claims cannot be summed up ({one_line(problem)}); run the audit again") from None
     run = {
         **results["run"],
         "command": command,

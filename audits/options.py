@@ -189,6 +189,9 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
             value = _from_environment(option, text)
         if isinstance(value, str):  # here rather than in argparse, which would print its usage as well
             value = _converted(option, value, option.flag)
+        for word in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(word, str) and not _is_utf8(word):
+                raise BadInput(f"{option.flag} {word!r} is no UTF-8; give it another name")
         found[option.dest.removeprefix("audit_option_")] = option.default if value is None else value
     if found["batch_size"] is not None and found["batch_size"] < 1:
         raise BadInput(f"--audit-batch-size must be at least 1, got {found['batch_size']}")
@@ -213,6 +216,15 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         seed=found["seed"],
         batch_size=found["batch_size"],
     )
+
+
+def _is_utf8(word: str) -> bool:
+    """Whether results.json can hold it: bytes of the command line that are no text come as halves of characters."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_environment(option: Option, text: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from audits import catalogue, journal
+from audits import catalogue, journal, report_folder
 from audits.ask import Ask
 from audits.baseline import Baseline, Compared, find_baseline
 from audits.options import Settings
@@ -131,7 +131,7 @@ def prepare(
     methods = [given.cams] if given and given.cams else [chosen_cams(spec, settings.cams) for spec in settings.models]
     if main:
         with _writing(settings.report):
-            journal.make(settings.report)
+            report_folder.make(settings.report)
     audited = []
     for spec, name, cams in zip(settings.models, names, methods, strict=True):
         with trying(spec):
@@ -148,9 +148,9 @@ def prepare(
             f"--audit-template {settings.templates[0]!r} is for a model of captions that is asked about classes: "
             "give one with --model, and --data"
         )
-    if main and not settings.resume:
+    if main:
         with _writing(settings.report):
-            journal.forget(settings.report)
+            report_folder.set_aside(settings.report, resume=settings.resume)
     return Plan(
         settings=settings,
         policy=policy,

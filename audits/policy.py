@@ -9,11 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from camcore.errors import BadInput
+from camcore.errors import BadInput, one_line
 from camcore.verdict import Severity
 
 SHIPPED = Path(__file__).with_name("policy.toml")
 ADDED: dict[str, dict[str, Any]] = {}  # claims of audits that lie elsewhere: see `audits.extensions`
+NAMED = 12  # of the known keys, where none is near
 ANY = "*"  # in a waiver: whichever method, whichever model
 
 
@@ -35,8 +36,8 @@ class ClaimPolicy(Closed):
 class Profile(Closed):
     """How much evidence a run gathers."""
 
-    images: int = Field(ge=1)  # at most
-    chance_draws: int = Field(ge=1)  # random maps per image, averaged; other repeats follow it
+    images: int = Field(ge=1, le=1_000_000)  # at most
+    chance_draws: int = Field(ge=1, le=1000)  # random maps per image, averaged; other repeats follow it
     seconds: float = Field(gt=0)  # of the whole run; what has no verdict by then is INCONCLUSIVE
 
 
@@ -136,13 +137,23 @@ def first_complaint(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {place!r}{_hint(str(first['loc'][-1]), Waiver.model_fields)}"
-    return " ".join(f"{place}: {first['msg']}, got {first['input']!r:.100}".split())
+        return f"unknown key {place!r:.200}{_hint(str(first['loc'][-1]), Waiver.model_fields)}"
+    return " ".join(f"{place}: {first['msg']}, got {_shown(first['input'])}".split())
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.100}"
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number beyond all bounds"
 
 
 def _hint(key: str, known: Any) -> str:
     near = get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    names = list(known)
+    return f"; known: {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -152,18 +163,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         BadInput: The file is missing or no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # -sig: some editors write a byte order mark
     except FileNotFoundError:
-        raise BadInput(f"no policy file {str(path)!r}; name an existing TOML file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise BadInput(f"policy {str(path)!r} cannot be read as TOML: {problem}") from None
+        raise BadInput(f"no policy file {str(path)!r}; give an existing TOML file with --audit-policy") from None
+    except OSError as problem:
+        raise BadInput(f"policy {str(path)!r:.300} cannot be read as TOML: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:  # a number of thousands of digits, lists in lists in lists
+        raise BadInput(f"policy {str(path)!r} cannot be read as TOML: {one_line(problem)}") from None
 
 
 def _lay_over(base: dict[str, Any], over: dict[str, Any], path: str, prefix: str) -> None:
     """Change what `over` names, in place; what the values may be is for the models to say."""
     for key, value in over.items():
         if key not in base:
-            raise BadInput(f"{path}: unknown key {prefix + key!r}{_hint(key, base)}")
+            raise BadInput(f"{path}: unknown key {prefix + key!r:.200}{_hint(key, base)}")
         if isinstance(base[key], dict) != isinstance(value, dict):
             raise BadInput(f"{path}: {prefix + key} must be {'a table' if isinstance(base[key], dict) else 'a value'}")
         if isinstance(value, dict):

@@ -7,6 +7,7 @@ import pytest
 from audits.baseline import Compared
 from audits.waivers import Waived
 from audits.xfails import Expected
+from camcore.errors import printable
 from camcore.verdict import Claim, Outcome, Verdict
 
 
@@ -22,16 +23,17 @@ def conclude(
         pytest.fail.Exception, pytest.xfail.Exception, pytest.skip.Exception: As above.
     """
     __tracebackhide__ = True
-    text = sentence(verdict) if waived is None else f"{sentence(verdict)} It {waived.said}."
+    # printable: pytest writes it on the terminal as it is, and a class may be called anything
+    text = printable(sentence(verdict) if waived is None else f"{sentence(verdict)} It {waived.said}.")
     # strings only: workers can send nothing else
     record_property("audit_claim", verdict.claim.id)
     record_property("audit_verdict", verdict.outcome.value)
     record_property("audit_estimate", interval(verdict))
     record_property("audit_margin", f"{verdict.claim.margin:g}")
-    record_property("audit_reason", verdict.reason)
+    record_property("audit_reason", printable(verdict.reason))
     no_worse = beside is None or beside.outcome is Outcome.PASS
     if beside is not None:
-        text = f"{text} It is {beside.said}."
+        text = printable(f"{text} It is {beside.said}.")
     if verdict.outcome is Outcome.PASS and no_worse:
         return
     if verdict.outcome is Outcome.NOT_APPLICABLE:

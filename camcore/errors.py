@@ -15,9 +15,14 @@ class Unreliable(ValueError):
     """What would be measured says nothing about this model. One line: what was checked, and how it came out."""
 
 
+def printable(text: str) -> str:
+    """On one line, without control characters, marks that turn the reading direction, and halves of characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def one_line(error: BaseException) -> str:
-    """The type and the message of an error, cut to fit on one line."""
-    message = " ".join(str(error).split())
+    """The type and the message of an error, cut to fit on one line, without control characters."""
+    message = " ".join(printable(str(error)).split())
     if len(message) > LONGEST:
         message = message[:LONGEST].rstrip() + "…"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -44,7 +44,7 @@ class Geometry:
         """The part of a picture of this size that the model sees: x0, y0, x1, y1 in the picture's pixels."""
         if self.squash:
             return 0.0, 0.0, float(width), float(height)
-        (high, wide), (rows, columns) = self._resized(height, width), self.crop
+        (high, wide), (rows, columns) = self.resized(height, width), self.crop
         down, across = height / high, width / wide
         top, left = round((high - rows) / 2), round((wide - columns) / 2)
         return left * across, top * down, (left + columns) * across, (top + rows) * down
@@ -69,7 +69,7 @@ class Geometry:
         return torch.where(share.isnan(), share, (share >= 0.5).to(share))
 
     def _fitted(self, planes: Float[Tensor, "k h w"], interpolation: str) -> Float[Tensor, "k rows columns"]:
-        size = self._resized(*planes.shape[-2:])
+        size = self.resized(*planes.shape[-2:])
         if size != tuple(planes.shape[-2:]):
             planes = functional.interpolate(
                 planes[None], size, mode=interpolation, align_corners=False, antialias=True
@@ -84,7 +84,8 @@ class Geometry:
         top, left = round((height - rows) / 2), round((width - columns) / 2)
         return planes[:, top : top + rows, left : left + columns]
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """The size of a picture of this size before it is cropped."""
         if self.squash:
             return self.crop
         if self.resize is None:

@@ -4,6 +4,7 @@ Every string of a model, a file or a caption goes through Jinja's autoescape. Tw
 folder, and drawings that hold numbers only.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 ROW = (10.0, 250.0)  # pixels of the interval column
 STRIP = (12.0, 548.0)  # pixels of a claim's own figure
 COLUMNS = 3  # of pictures
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 FEW = 8  # claims that are all unfolded; in longer reports only those that keep a release back
 
 
@@ -106,6 +108,11 @@ def write(results: Results, path: Path | str) -> None:
     write_atomically(render(results), Path(path))
 
 
+def _inert(value: object) -> object:
+    """Marks that turn the reading direction and control characters written out: no name rewrites its neighbours."""
+    return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", value) if type(value) is str else value
+
+
 @cache
 def environment() -> Environment:
     """Of all pages: everything is escaped, and a name that nobody set is an error."""
@@ -113,6 +120,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_inert,
         trim_blocks=True,
         lstrip_blocks=True,
     )

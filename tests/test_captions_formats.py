@@ -339,7 +339,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     (root / "on.png").symlink_to(tmp_path / "outside.png")
     read = found(root)
 
-    assert read.skipped == (("on.png", "is a link out of the folder; copy the picture into it"),)
+    assert read.skipped == (("on.png", "is a link out of the folder; copy the file into it"),)
     assert [item.id for item in read.items] == ["captions.csv-group-mug"]
 
 

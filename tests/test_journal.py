@@ -2,10 +2,14 @@ import json
 from errno import ENOSPC
 from math import inf, isnan, nan
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from audits.journal import Journal, Log, finished_claims, forget, make, read_lines
+from audits.journal import Journal, Log, Unwritable, finished_claims, read_lines
 
 
 def log(folder: Path, *, worker: str = "master", run: str = "first", resume: bool = False) -> Log:
@@ -95,26 +99,97 @@ def test_only_claims_that_this_run_concluded_count(tmp_path: Path) -> None:
     assert [claim["id"] for claim in finished_claims(tmp_path, run="second")] == ["a worker's", "new"]
 
 
-def test_forgetting_leaves_the_users_own_files(tmp_path: Path) -> None:
-    ours = ("results.json", "results.jsonl", "results.gw0.jsonl", "report.html")
-    theirs = ("results_of_mine.json", "results.csv", "notes.html", "results.backup.jsonl")
-    for name in (*ours, *theirs):
-        (tmp_path / name).write_text(json.dumps(name), encoding="utf-8")
+def test_a_full_disk_is_said_in_one_line_that_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = log(tmp_path)
+    made.append({"type": "row", "key": "key", "id": "a", "row": {"value": 1.0}})
 
-    forget(tmp_path)
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
 
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(theirs)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", full)
+        with pytest.raises(Unwritable, match=r"No space left on device.*--audit-resume") as raised:
+            made.append({"type": "row", "key": "key", "id": "b", "row": {"value": 1.0}})
+
+    assert "\n" not in str(raised.value)
+    assert dict(Journal(log(tmp_path, resume=True), "key")) == {"a": {"value": 1.0}}
 
 
-def test_the_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    make(tmp_path / "a" / "b")
-
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-    make(tmp_path / "a" / "b")
+def rows(count: int) -> dict[str, dict[str, float]]:
+    return {f"image {index}.png": {"value": index / 7, "other": -1.5 * index} for index in range(count)}
 
 
-def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
+def written(folder: Path) -> bytes:
+    """The journal of two workers' worth of rows and a claim."""
+    made = log(folder)
+    for image_id, row in rows(12).items():
+        Journal(made, "key")[image_id] = row
+    made.claim("claim's key", {"id": "wall/leakage", "verdict": "PASS"})
+    return (folder / "results.jsonl").read_bytes()
 
-    with pytest.raises(OSError, match="file"):
-        make(tmp_path / "file" / "report")
+
+DAMAGE = st.one_of(
+    st.tuples(st.just("cut"), st.floats(0, 1), st.just(0)),
+    st.tuples(st.just("flip"), st.floats(0, 1), st.integers(1, 255)),
+    st.tuples(st.just("zero"), st.floats(0, 1), st.integers(1, 300)),
+    st.tuples(st.just("lose"), st.floats(0, 1), st.integers(1, 300)),
+    st.tuples(st.just("repeat"), st.floats(0, 1), st.integers(1, 300)),
+    st.tuples(st.just("insert"), st.floats(0, 1), st.integers(0, 255)),
+)
+
+
+def damaged(content: bytes, kind: str, where: float, what: int) -> bytes:
+    at = int(where * len(content))
+    match kind:
+        case "cut":
+            return content[:at]
+        case "flip":
+            return content[:at] + bytes(byte ^ what for byte in content[at : at + 1]) + content[at + 1 :]
+        case "zero":
+            return content[:at] + b"\0" * len(content[at : at + what]) + content[at + what :]
+        case "lose":
+            return content[:at] + content[at + what :]
+        case "repeat":
+            return content[: at + what] + content[at:]
+        case _:
+            return content[:at] + bytes([what]) * 3 + content[at:]
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(st.lists(DAMAGE, min_size=1, max_size=4))
+def test_whatever_a_disk_did_to_it_what_is_read_is_what_was_measured(damage: list[tuple[str, float, int]]) -> None:
+    with TemporaryDirectory() as made:
+        folder = Path(made)
+        content = written(folder)
+        for one in damage:
+            content = damaged(content, *one)
+        (folder / "results.jsonl").write_bytes(content)
+
+        resumed = log(folder, run="second", resume=True)
+        kept = dict(Journal(resumed, "key"))
+        assert kept.items() <= rows(12).items()
+        assert set(resumed.rows) <= {"key"}
+        assert all(claim == {"id": "wall/leakage", "verdict": "PASS"} for claim in resumed.claims.values())
+
+        for image_id, row in rows(12).items():  # measured again where it is missing
+            if image_id not in kept:
+                Journal(resumed, "key")[image_id] = row
+        assert dict(Journal(log(folder, resume=True), "key")) == rows(12)
+
+
+def test_one_changed_byte_costs_its_own_line_only(tmp_path: Path) -> None:
+    lines = written(tmp_path).splitlines(keepends=True)
+    for index in range(12):
+        changed = lines[index].replace(b'"value": ', b'"value": 9', 1)
+        (tmp_path / "results.jsonl").write_bytes(b"".join([*lines[:index], changed, *lines[index + 1 :]]))
+
+        assert len(Journal(log(tmp_path, resume=True), "key")) == 11
+
+
+def test_a_journal_without_checksums_is_measured_again(tmp_path: Path) -> None:
+    line = {"type": "row", "key": "key", "id": "a", "row": {"value": 1.0}}
+    (tmp_path / "results.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+
+    assert log(tmp_path, resume=True).rows == {}

@@ -108,6 +108,10 @@ CASES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "leave --cam out",
     ),
     "a report below a file": (lambda at: {"report": str(as_a_file(at) / "report")}, "--audit-report"),
+    "a report among other things": (
+        lambda at: {"report": str(as_a_file(at).parent)},
+        "holds 'file', which no audit wrote",
+    ),
     "a report that is a file": (lambda at: {"report": str(as_a_file(at))}, "--audit-report"),
     "no such device": (lambda at: {"device": "gpu"}, "pass cpu or auto"),
     "no such layer": (lambda at: {"layer": "features.block7"}, "features.block"),
@@ -149,15 +153,19 @@ def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
 def test_a_mistake_leaves_the_last_report_as_it_was(tmp_path: Path) -> None:
     report = tmp_path / "report"
     report.mkdir()
-    for name in ("results.json", "results.jsonl", "report.html"):
-        (report / name).write_text("of last night", encoding="utf-8")
+    held = {
+        name: f'{{"schema_version"of last night: {name}' for name in ("results.json", "results.jsonl", "report.html")
+    }
+    for name, text in held.items():
+        (report / name).write_text(text, encoding="utf-8")
 
     with pytest.raises(BadInput):
         plan(tmp_path, {"model": ["control:none"]})
-    assert {file.read_text(encoding="utf-8") for file in report.iterdir()} == {"of last night"}
+    assert {file.name: file.read_text(encoding="utf-8") for file in report.iterdir()} == held
 
     plan(tmp_path, {"batch_size": 8})
-    assert list(report.iterdir()) == []
+    left = {file.name: file.read_text(encoding="utf-8") for file in report.iterdir()}
+    assert left == {f"results.previous.{kind}": held[f"results.{kind}"] for kind in ("json", "jsonl")}
 
 
 COMMANDS: dict[str, tuple[Callable[[Path], tuple[str | Path, ...]], dict[str, str], str]] = {

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from camcore.cam import METHODS, PARTIAL, RECORDED, CamMethod, find_cam
-from camcore.errors import BadInput, one_line
+from camcore.errors import BadInput, one_line, printable
 from camcore.explain.classes import class_label, find_class
 from camcore.explain.explanation import Drawn, Explanation, drawn, explanation, recorded
 from camcore.explain.folder import Written, stems, write_image, write_manifest, write_sheet
@@ -226,7 +226,6 @@ def tell(line: str) -> None:
 
 def _write(stream: Any, line: str) -> None:
     # no control characters: a file name must not be able to move the cursor; and only letters the stream can carry
-    shown = "".join(letter if letter.isprintable() else " " for letter in line)
     encoding = stream.encoding or "utf-8"
-    stream.write(shown.encode(encoding, errors="backslashreplace").decode(encoding) + "\n")
+    stream.write(printable(line).encode(encoding, errors="backslashreplace").decode(encoding) + "\n")
     stream.flush()

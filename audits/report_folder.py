@@ -1,0 +1,63 @@
+"""The folder of a report: nothing in it that somebody may still want is written over."""
+
+from pathlib import Path
+
+from camcore.errors import BadInput
+
+RESULTS = "results.json"
+JOURNALS = ("results.jsonl", "results.gw*.jsonl")
+MADE_FROM_RESULTS = ("report.html", "summary.md", "model-index.yaml", "results.sarif")
+PREVIOUS = "results.previous."
+BEGINNING = b'{"schema_version"'  # of a results.json
+
+
+def make(folder: Path) -> None:
+    """Make the folder, if need be.
+
+    Raises:
+        OSError: The folder cannot be made or written.
+        BadInput: It holds no earlier run but something else, or links in an earlier run's place: nobody's files are
+            written over or mixed with a report's by mistake.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ours = written(folder, RESULTS, *JOURNALS, f"{PREVIOUS}*")
+    strangers = [path for path in ours if path.is_symlink() or not _is_ours(path)] if ours else sorted(folder.iterdir())
+    if strangers:
+        raise BadInput(
+            f"the report's folder {str(folder)!r} holds {strangers[0].name!r}, which no audit wrote; "
+            "give a new or an empty folder with --audit-report"
+        )
+    probe = folder / ".writable"
+    probe.touch()
+    probe.unlink()
+
+
+def set_aside(folder: Path, *, resume: bool = False) -> None:
+    """Call what an earlier run measured results.previous.*, in place of what was called so: nothing is lost unseen.
+
+    Only once nothing is wrong with the new run. What is made from results.json is removed: it can be made again.
+
+    Args:
+        folder: The report's.
+        resume: Whether the journals are gone on with, and stay.
+
+    Raises:
+        OSError: Something cannot be renamed.
+    """
+    for path in written(folder, RESULTS, *(() if resume else JOURNALS)):
+        path.replace(folder / path.name.replace("results.", PREVIOUS, 1))
+    for path in written(folder, *MADE_FROM_RESULTS):
+        path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    """Others' tools write a results.json too; a journal is read line by line, and may be damaged."""
+    if path.name != RESULTS:
+        return path.is_file()
+    with path.open("rb") as file:
+        return file.read(len(BEGINNING)) == BEGINNING
+
+
+def written(folder: Path, *patterns: str) -> list[Path]:
+    """The files that a run wrote; the folder may be the user's own, with other files in it."""
+    return [path for pattern in patterns for path in folder.glob(pattern)]

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+
+from audits.journal import Log, read_lines
+from audits.report_folder import make, set_aside
+from camcore.errors import BadInput
+
+
+def test_what_an_earlier_run_measured_is_set_aside_and_the_users_own_files_are_left(tmp_path: Path) -> None:
+    made = ("results.json", "results.jsonl", "results.gw0.jsonl", "report.html", "summary.md", "model-index.yaml")
+    theirs = ("results_of_mine.json", "results.csv", "notes.html", "results.backup.jsonl")
+    for name in (*made, *theirs, "results.previous.jsonl"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+
+    set_aside(tmp_path)
+
+    held = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()}
+    assert held == {name: name for name in theirs} | {
+        "results.previous.json": "results.json",
+        "results.previous.jsonl": "results.jsonl",
+        "results.previous.gw0.jsonl": "results.gw0.jsonl",
+    }
+    assert list(read_lines(tmp_path)) == []
+
+
+def test_a_finished_run_outlives_a_later_one_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("finished", encoding="utf-8")
+    set_aside(tmp_path)
+    (tmp_path / "results.jsonl").write_text("killed", encoding="utf-8")
+    set_aside(tmp_path)
+
+    assert (tmp_path / "results.previous.json").read_text(encoding="utf-8") == "finished"
+    assert (tmp_path / "results.previous.jsonl").read_text(encoding="utf-8") == "killed"
+
+
+def test_who_goes_on_keeps_the_journals(tmp_path: Path) -> None:
+    for name in ("results.json", "results.jsonl"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+
+    set_aside(tmp_path, resume=True)
+
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["results.jsonl", "results.previous.json"]
+
+
+@pytest.mark.parametrize(
+    ("held", "stranger"),
+    [
+        ({"thesis.tex": "x"}, "thesis.tex"),
+        ({"results.json": '{"mine": 1}', "thesis.tex": "x"}, "results.json"),
+        ({".env": "x"}, ".env"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_and_left_as_it_was(
+    held: dict[str, str], stranger: str, tmp_path: Path
+) -> None:
+    for name, content in held.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+
+    with pytest.raises(BadInput, match=f"holds '{stranger}', which no audit wrote; give a new or an empty folder"):
+        make(tmp_path)
+    assert {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()} == held
+
+
+@pytest.mark.parametrize("name", ["results.json", "results.jsonl", "results.previous.json"])
+def test_links_in_the_place_of_a_report_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text('{"schema_version"', encoding="utf-8")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / name).symlink_to(tmp_path / "precious")
+
+    with pytest.raises(BadInput, match=f"holds '{name}'"):
+        make(tmp_path / "report")
+
+
+def test_a_report_may_go_through_a_link_to_a_folder_and_not_through_one_to_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+
+    make(tmp_path / "link")
+    Log(tmp_path / "link", "master", run="first", resume=False).append({"type": "row"})
+    assert (tmp_path / "there" / "results.jsonl").exists()
+    make(tmp_path / "link")
+    with pytest.raises(OSError, match="dangling"):
+        make(tmp_path / "dangling")
+
+
+def test_others_outputs_beside_an_earlier_run_are_no_obstacle(tmp_path: Path) -> None:
+    for name, content in {"results.json": '{"schema_version":"1.1"', "junit.xml": "<a/>"}.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    make(tmp_path)
+    set_aside(tmp_path)
+
+    make(tmp_path)
+    assert (tmp_path / "junit.xml").exists()
+
+
+def test_the_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    make(tmp_path / "a" / "b")
+
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    make(tmp_path / "a" / "b")
+
+
+def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+
+    with pytest.raises(OSError, match="file"):
+        make(tmp_path / "file" / "report")

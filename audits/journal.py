@@ -83,9 +83,9 @@ class Log:
         Raises:
             Unwritable: The disk is full, say. A later line starts on a line of its own.
         """
-        text = json.dumps(line, allow_nan=False)[:-1]
         start, self._torn = "\n" if self._torn else "", True
         try:
+            text = json.dumps(line, allow_nan=False)[:-1]
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(f'{start}{text}{SUM}{_sum(text)}"}}\n')
         except OSError as problem:

@@ -155,8 +155,9 @@ def test_a_model_that_goes_by_a_shortcut_is_not_released_whether_that_is_known_o
     listed = tmp_path / "xfails.txt"
     listed.write_text("bias/pull  # known since May\n", encoding="utf-8")
     options = ("--model", "control:shortcut100", "--audit-xfails-file", listed, "-k", "pulls_no_picture")
+    few = "[profiles.smoke]\nimages = 36\n"  # a third is searched, the rest has to show it
 
-    found = released(tmp_path / "out", *options, *policy(tmp_path, only_gate("bias/pull")))
+    found = released(tmp_path / "out", *options, *policy(tmp_path, few + only_gate("bias/pull")))
 
     assert found.code == 1, found.output
     assert found.verdicts["shortcut100", "bias/pull"] == "FAIL"

@@ -281,7 +281,8 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         node_id=request.node.nodeid,
         rerun=repeated(plan.settings.command, request.node, request.config),
         conclude=concluded,
-        progress=None if live is None else partial(live.watch, audited_id),
+        watch=None if live is None else partial(live.watch, audited_id),
+        progress=None if live is None else partial(live.search, audited_id),
     )
 
 

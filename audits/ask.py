@@ -20,7 +20,7 @@ from camcore.cam import CamMethod
 from camcore.cost import Cost, metered
 from camcore.engine import OUT_OF_TIME, Measure, Show, Terms, Watch, evaluate, shuffled
 from camcore.errors import Undefined, Unreliable, one_line
-from camcore.images import Dataset, Images, load
+from camcore.images import Dataset, Images, Progress, load
 from camcore.imagetext import TwoTowers
 from camcore.subject import Ability
 from camcore.verdict import Claim, Outcome, Verdict
@@ -67,7 +67,8 @@ class Ask:
     artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model
-    progress: Watch | None = None
+    watch: Watch | None = None  # told how the measuring goes
+    progress: Progress | None = None  # told how a search goes that comes before it
     baseline: Baseline | None = None  # an earlier run, that the model must not be worse than
     full: bool = False  # whether what gates is measured on all images, certain or not
     until: float | None = None  # of `time.monotonic()`: nothing is begun later
@@ -136,11 +137,11 @@ class Ask:
         def watched(done: int, planned: int, so_far: Verdict) -> None:
             nonlocal verdict
             verdict = so_far
-            if self.progress is not None:
-                self.progress(done, planned, so_far)
+            if self.watch is not None:
+                self.watch(done, planned, so_far)
 
         try:
-            verdict = replace(asked, progress=watched)._verdict(
+            verdict = replace(asked, watch=watched)._verdict(
                 question, claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
             )
         except KeyboardInterrupt:
@@ -230,7 +231,7 @@ class Ask:
             terms=self.terms,
             journal=Journal(self.log, measurement),
             show=shown,
-            progress=self.progress,
+            progress=self.watch,
             until=self.until,
         )
         return replace(

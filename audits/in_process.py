@@ -133,6 +133,7 @@ class Session:
                     node_id = f"audits/test_{name}.py::{title}[{audited.id}-{cam or WHOLE}]"
                     if only is not None and cam != only[1]:
                         continue
+                    told = None if on_progress is None else _about(on_progress, node_id)
                     ask = asking(
                         self.plan,
                         audited,
@@ -141,7 +142,8 @@ class Session:
                         node_id=node_id,
                         rerun=f"{self.called}, audits=[{name!r}])",
                         conclude=conclude,
-                        progress=None if on_progress is None else _about(on_progress, node_id),
+                        watch=told,
+                        progress=told,
                     )
                     ask = ask if only is None else OnlyOne(**vars(ask), only=only[0])
                     try:

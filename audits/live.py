@@ -51,6 +51,10 @@ class Live:
         left = [f"at most {duration((now - since) / (done - first) * (planned - done))}"] if done > first else []
         self.show(" | ".join(filter(None, [*parts, ", ".join(left + self.left())])))
 
+    def search(self, subject: str, done: int, planned: int) -> None:
+        """Called where something is searched for on some images before it is measured on others."""
+        self.show(" | ".join([f"{self.done()} of {subject}: {done} of {planned} images searched", *self.left()]))
+
     def done(self) -> str:
         """How far the whole run is."""
         return f"claim {min(self.finished + 1, self.total)}/{self.total}"

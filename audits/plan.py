@@ -22,7 +22,7 @@ from camcore import statistics
 from camcore.cam import METHODS, RECORDED, CamMethod, find_cam
 from camcore.engine import Terms, Watch
 from camcore.errors import BadInput
-from camcore.images import Dataset
+from camcore.images import Dataset, Progress
 from camcore.subject import Ability, Subject, abilities
 from camcore.verdict import Verdict
 from fixtures.artefacts import Artefact, library, read_artefact
@@ -233,7 +233,8 @@ def asking(
     node_id: str,
     rerun: str,
     conclude: Callable[[Verdict, Waived | None, Compared | None], None],
-    progress: Watch | None,
+    watch: Watch | None,
+    progress: Progress | None,
 ) -> Ask:
     """What puts the questions of one audit to one model, in the role that they need if it has it."""
     ability = needs if needs in audited.roles else next(iter(audited.roles))
@@ -257,6 +258,7 @@ def asking(
         bindings=role.bindings,
         captions=role.captions,
         scenes=role.scenes,
+        watch=watch,
         progress=progress,
         until=plan.until,
         baseline=audited.baseline,

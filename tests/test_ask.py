@@ -350,7 +350,7 @@ def test_a_full_disk_is_told_in_the_verdict(tmp_path: Path, monkeypatch: pytest.
 def test_progress_is_told_how_many_images_of_how_many_and_what_is_known_so_far(tmp_path: Path) -> None:
     told: list[tuple[int, int, int]] = []
     ask = asking(tiny(), tmp_path, [])
-    watched = replace(ask, progress=lambda done, planned, verdict: told.append((done, planned, len(verdict.values))))
+    watched = replace(ask, watch=lambda done, planned, verdict: told.append((done, planned, len(verdict.values))))
     watched(BARELY, "hirescam", measure=constant, column="value", show=nothing, version="1")
 
     assert told == [(6, 20, 0), (12, 20, 0), (16, 20, 0), (16, 20, 16), (20, 20, 16), (20, 20, 20)]

@@ -75,6 +75,7 @@ def test_a_claim_is_told_with_its_images_interval_and_time(monkeypatch: pytest.M
     monkeypatch.setattr(live, "show", told.append)
     live.total = 12
 
+    live.search("resnet50", 8, 32)
     live.watch("resnet50", 16, 96, verdict(Outcome.INCONCLUSIVE, bare=True))
     now = 10.0
     live.watch("resnet50", 36, 96, verdict(Outcome.INCONCLUSIVE))
@@ -82,6 +83,7 @@ def test_a_claim_is_told_with_its_images_interval_and_time(monkeypatch: pytest.M
     live.watch("alexnet", 96, 96, verdict(Outcome.PASS))
 
     assert told == [
+        "claim 1/12 of resnet50: 8 of 32 images searched",
         "claim 1/12 wall/leakage[gradcam] of resnet50: 16 of up to 96 images",
         "claim 1/12 wall/leakage[gradcam] of resnet50: 36 of up to 96 images | "
         "0.300 [0.250, 0.410] > 0.1: tends to PASS | at most 30 s",

@@ -68,8 +68,8 @@ def killed():
     return around(Killed)
 '''
 SCRIPT = ROOT / "tests" / "pipeline.sh"
-GATES = only_gate("wall/leakage", "deletion/beats_random")
-ASKED = ("-k", "(leaks_through_the_wall and not toy) or beats_random or test_binding.py")
+GATES = only_gate("deletion/beats_random")
+ASKED = ("-k", "(beats_random and not inpainted) or test_binding.py")
 WALL = ("-k", "leaks_through_the_wall and not toy")
 WAIVED = """
 [[waivers]]
@@ -91,7 +91,7 @@ def released(folder: Path, *arguments: str | Path) -> Run:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
+        timeout=3600,  # of a run that hangs
         check=False,
     )
     assert (folder / "released").exists() == (done.returncode == 0), done.stdout
@@ -133,7 +133,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Listed as failing are a claim that holds and one that there is not."""
     folder = tmp_path_factory.mktemp("clean")
     listed = folder / "xfails.txt"
-    listed.write_text("wall/leakage[*]  # by construction\nwal/leakage  # misspelt\n", encoding="utf-8")
+    listed.write_text("deletion/beats_random[*]  # once\nwal/leakage  # misspelt\n", encoding="utf-8")
     options = ("--model", "control:clean", "--audit-full", "--audit-xfails-file", listed, "-m", "audit")
     return released(folder, *options, *policy(folder, GATES), *ASKED)
 
@@ -147,7 +147,7 @@ def test_a_clean_model_is_released(clean: Run) -> None:
 
 def test_what_is_listed_as_failing_and_passes_or_is_not_there_is_told(clean: Run) -> None:
     assert "1 xpassed" in clean.output
-    assert re.search(r"warning: .*xfails.txt: \S*test_nothing_leaks_through_the_wall\S* passes, though", clean.output)
+    assert re.search(r"warning: .*xfails.txt: \S*test_deletion_beats_random\S* passes, though", clean.output)
     assert re.search(r"warning: .*xfails.txt: 'wal/leakage' matches no claim and no test of this run", clean.output)
 
 
@@ -155,8 +155,9 @@ def test_a_model_that_goes_by_a_shortcut_is_not_released_whether_that_is_known_o
     listed = tmp_path / "xfails.txt"
     listed.write_text("bias/pull  # known since May\n", encoding="utf-8")
     options = ("--model", "control:shortcut100", "--audit-xfails-file", listed, "-k", "pulls_no_picture")
+    few = "[profiles.smoke]\nimages = 36\n"  # a third is searched, the rest has to show it
 
-    found = released(tmp_path / "out", *options, *policy(tmp_path, only_gate("bias/pull")))
+    found = released(tmp_path / "out", *options, *policy(tmp_path, few + only_gate("bias/pull")))
 
     assert found.code == 1, found.output
     assert found.verdicts["shortcut100", "bias/pull"] == "FAIL"
@@ -198,7 +199,7 @@ def test_a_regression_that_every_claim_survives_is_caught(clean: Run, tmp_path: 
     (claim,) = (one for one in found.results["claims"] if one["id"].startswith("deletion/beats_random"))
     assert (claim["verdict"], claim["baseline"]["verdict"]) == ("PASS", "FAIL")
     assert "worse than the baseline" in found.output
-    assert "models.py-cooler FAILS: 1 of 2 gating claims fails." in found.output
+    assert "models.py-cooler FAILS: 1 of 1 gating claim fails." in found.output
 
 
 def test_a_waiver_lets_a_release_go_on_until_its_day(tmp_path: Path) -> None:

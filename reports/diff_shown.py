@@ -75,7 +75,11 @@ def headline(found: Diff) -> str:
         (len(found.worse) - lost, "claim that gates got worse", "claims that gate got worse"),
         (lost, "that gated and passed is gone", "that gated and passed are gone"),
         (improved, "other verdict changed", "other verdicts changed"),
-        (len([c for c in found.moved if not c.turned]), "more moved within its verdict", "more moved within theirs"),
+        (
+            len([c for c in found.moved if not c.turned]),
+            "more moved within its verdict",
+            "more moved within their verdicts",
+        ),
         (len(found.unlike), "is not comparable", "are not comparable"),
         (len(found.come), "is new", "are new"),
         (len(found.gone) - lost, "other is gone", "others are gone"),

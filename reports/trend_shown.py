@@ -105,7 +105,7 @@ def render(found: Trend) -> str:
         "trend.html",
         found=found,
         headline=headline(found),
-        charts=[_chart(line, found, step) for line in found.lines],
+        charts=[charted(line, found, step) for line in found.lines],
         signs=SIGNS if step >= NARROWEST else {},
         short=SHORT,
         left=LEFT,
@@ -116,7 +116,14 @@ def render(found: Trend) -> str:
     )
 
 
-def _chart(line: Line, found: Trend, step: float) -> Chart:
+def charted(line: Line, found: Trend, step: float) -> Chart:
+    """Place what a line's runs said in its figure.
+
+    Args:
+        line: Of one claim.
+        found: The history that it belongs to.
+        step: Pixels from one run to the next.
+    """
     up = axis.spanning([point.claim for point in line.points], start=BOTTOM, stop=TOP)
     drawn = tuple(_drawn(point, up, LEFT + step * (point.run + 0.5), found) for point in line.points)
     place = {one.point.run: one for one in drawn}

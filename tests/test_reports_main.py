@@ -1,8 +1,12 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from reports import schema
+from reports import command, schema
 from reports.__main__ import main
 from tests.test_reports_example import results
 
@@ -52,3 +56,32 @@ def test_no_argument_is_a_usage_error():
         main([])
 
     assert stop.value.code == 2
+
+
+def test_the_command_renders_and_prints_the_schema_as_the_module_does(saved, capsys):
+    assert command.main(["render", str(saved)]) == 0
+    assert saved.with_suffix(".html").exists()
+    capsys.readouterr()
+    assert command.main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema.json_schema()
+
+
+def test_a_word_that_is_no_command_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["rendr"])
+
+    assert stop.value.code == 2
+    assert "render" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_gets_no_traceback(saved):
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-m", "reports", "diff", str(saved), str(saved)]
+    done = subprocess.run(
+        words, stdout=write, stderr=subprocess.PIPE, text=True, check=False, cwd=Path(__file__).parents[1]
+    )
+    os.close(write)
+
+    assert (done.returncode, done.stderr) == (0, "")

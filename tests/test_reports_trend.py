@@ -64,7 +64,7 @@ def test_the_page_draws_one_place_for_each_run(tmp_path):
 
 def test_an_interval_is_drawn_where_its_numbers_are(tmp_path):
     saved(tmp_path, 1, claim(0))
-    (chart,) = [trend_shown._chart(line, trend(tmp_path), 60.0) for line in trend(tmp_path).lines]
+    (chart,) = [trend_shown.charted(line, trend(tmp_path), 60.0) for line in trend(tmp_path).lines]
     (one,) = chart.drawn
     estimate = claim(0)["estimate"]
 
@@ -118,7 +118,7 @@ def test_a_long_history_stays_inside_its_figure(tmp_path):
     for day in range(1, 29):
         saved(tmp_path, day, claim(0))
     found = trend(tmp_path)
-    (chart,) = [trend_shown._chart(line, found, (700 - 56) / 28) for line in found.lines]
+    (chart,) = [trend_shown.charted(line, found, (700 - 56) / 28) for line in found.lines]
 
     assert max(one.x for one in chart.drawn) < trend_shown.RIGHT
     assert len({one.x for one in chart.drawn}) == 28

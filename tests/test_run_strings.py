@@ -12,6 +12,7 @@ import pytest
 import xmlschema
 
 from tests.running import ROOT, Run, environment, factories, overlay, photographs, run
+from tests.test_reports_sarif import official
 
 pytestmark = pytest.mark.slow
 
@@ -179,6 +180,7 @@ def test_hostile_names_are_inert_in_what_machines_read(hostile: Run, junit: Path
     assert "<script" not in junit.read_text(encoding="utf-8")
     assert "\x1b" not in junit.read_text(encoding="utf-8") + sarif
     assert len(json.loads(sarif)["runs"][0]["results"]) == sum(map(unshown, hostile.results["claims"]))
+    assert official().is_valid(json.loads(sarif))
 
 
 LISTING = """

@@ -99,9 +99,6 @@ def test_an_installed_plugin_is_loaded_unless_it_is_refused(folder: Path) -> Non
 
     broken = run(folder / "broken", *only, extra=path(folder, installed))
     found = run(folder / "found", "-p", "no:broken", *only, extra=path(folder, installed))
-    refused = run(
-        folder / "refused", "-p", "no:broken", "-p", "no:by_entry_point", *only, extra=path(folder, installed)
-    )
 
     assert broken.code == 4
     assert "the plugin 'broken' cannot be loaded" in broken.output

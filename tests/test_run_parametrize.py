@@ -37,11 +37,8 @@ class Dense(nn.Module):
 
 
 class Breaks(Dense):
-    calls = 0
-
     def forward(self, images):
-        self.calls += len(images)
-        if self.calls > 60:
+        if len(images) > 1:  # not while it is loaded
             raise RuntimeError("the forward broke")
         return super().forward(images)
 

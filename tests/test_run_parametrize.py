@@ -123,7 +123,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, s
         ("test_breaks[breaks-brightness-stays]", "failure", "the forward broke"),
         ("test_absent[absent-cues-shape]", "failure", "no control named 'cleen'; did you mean"),
         ("test_claims_say_what_they_are", "passed", ""),
-        ("test_net[net-wall-leakage-hirescam]", "passed", ""),
+        ("test_net[net-sanity-depends_on_weights-hirescam]", "passed", ""),
+        ("test_net[net-sanity-depends_on_class-hirescam]", "passed", ""),
         ("test_net_draws_another_map_for_another_class", "passed", ""),
     ],
 )

@@ -56,7 +56,16 @@ def audited(model: Any, **how: Any) -> Results:
 @pytest.mark.slow
 def test_the_verdicts_are_those_of_the_command(tmp_path: Path) -> None:
     spec, policy = factories(tmp_path), overlay(tmp_path, FEW)
-    chosen = ("--audit-profile", "smoke", "--audit-policy", policy, "--audit-seed", "3", "-k", "test_wall or test_bias")
+    chosen = (
+        "--audit-profile",
+        "smoke",
+        "--audit-policy",
+        policy,
+        "--audit-seed",
+        "3",
+        "-k",
+        "test_wall or test_deletion",
+    )
     theirs = load(run(tmp_path / "report", "--model", f"{spec}convolutional", *chosen).report / "results.json")
     namespace: dict[str, Any] = {}
     exec((tmp_path / "models.py").read_text(encoding="utf-8"), namespace)
@@ -71,12 +80,12 @@ def test_the_verdicts_are_those_of_the_command(tmp_path: Path) -> None:
         policy=policy,
         seed=3,
         batch_size=8,
-        audits=["bias", "wall"],
+        audits=["deletion", "wall"],
         name="models.py-convolutional",
     )
 
     assert [claim.id for claim in ours.claims] == [claim.id for claim in theirs.claims]
-    assert len(ours.claims) == 5
+    assert len(ours.claims) == 8
     for one, other in zip(ours.claims, theirs.claims, strict=True):
         for field in ("verdict", "reason", "units", "gates", "margin", "node_id", "controls"):
             assert getattr(one, field) == getattr(other, field)

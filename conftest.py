@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from audits import options
+from audits import command, options
+from audits.project import find_project
 from camcore.errors import BadInput
 
 ROOT = Path(__file__).parent
@@ -35,15 +36,17 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """`--audit-rejudge` runs no audit: the model is not asked again."""
     given = {option.dest: config.getoption(option.dest) for option in options.OPTIONS}
     try:
-        settings = options.read_settings(given, os.environ) if asks_for_audits(config.args) else None
-        if settings is None or settings.rejudge is None:
+        if not asks_for_audits(config.args):
             return None
-        return rejudge(settings, settings.rejudge, " ".join(["pytest", *config.invocation_params.args]))
+        settings = options.read_settings(given, os.environ, project=find_project(Path.cwd()))
+        if settings.rejudge is None:
+            return None
+        return rejudge(settings, settings.rejudge, command.as_typed(config.invocation_params.args, ROOT))
     except BadInput as problem:
         raise pytest.UsageError(str(problem)) from None
 
 
-def rejudge(settings: options.Settings, file: Path, command: str) -> int:
+def rejudge(settings: options.Settings, file: Path, typed: str) -> int:
     """Judge a finished run again; returns the exit code."""
     from datetime import UTC, datetime
 
@@ -56,9 +59,9 @@ def rejudge(settings: options.Settings, file: Path, command: str) -> int:
         raise BadInput(f"{str(folder)!r} holds a results.json already; give another folder with --audit-report")
     try:
         old = schema.load(file)
-        policy = load_policy(settings.policy, profile=old.run.profile)
+        policy = load_policy(settings.policy, profile=old.run.profile, under=settings.laid_under)
         today = datetime.now(UTC).date()
-        new = schema.Results.model_validate(judge_again(old.model_dump(), policy, command=command, today=today))
+        new = schema.Results.model_validate(judge_again(old.model_dump(), policy, command=typed, today=today))
         folder.mkdir(parents=True, exist_ok=True)
         schema.dump(new, folder / "results.json")
         write_reports(new, folder)
@@ -79,7 +82,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("options of the audits were given, but no audits: run pytest audits ...")
         return
     try:
-        settings = options.read_settings(given, os.environ)
+        settings = options.read_settings(given, os.environ, project=find_project(Path.cwd()))
         config.stash[CASES] = cases(settings)
         if not (config.option.collectonly or config.option.help):
             config.stash[PLAN], config.stash[LOG] = make_plan(config, settings)
@@ -159,6 +162,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"audits: profile {settings.profile}, seed {settings.seed}, device {plan.device}, "
         f"policy {policy.path} ({policy.sha256[:12]}), at most {policy.images} images"
     ]
+    if settings.project is not None:
+        said = ", ".join([*settings.project.options, *settings.project.policy])
+        lines.append(f"audits: {settings.project.where} says {said or 'nothing'}")
     for audited in plan.audited:
         for role in audited.roles.values():
             subject, dataset = role.subject, role.dataset
@@ -214,7 +220,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         terms=role.terms,
         log=request.config.stash[LOG],
         profile=plan.settings.profile,
-        rerun=plan.settings.command,
+        rerun=f"{command.program(request.config.option.inifilename, ROOT)} {plan.settings.words}",
         node_id=request.node.nodeid,
         conclude=lambda verdict, waived, beside: conclude(verdict, waived, beside, record_property),
         premises=role.premises,
@@ -251,7 +257,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         assemble(
             plan,
             finished_claims(folder, run=config.stash[LOG].run),
-            command=" ".join(["pytest", *config.invocation_params.args]),
+            command=command.as_typed(config.invocation_params.args, ROOT),
             seconds=time.monotonic() - config.stash[STARTED],
             interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR),
         )

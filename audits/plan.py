@@ -114,7 +114,7 @@ def prepare(
     Raises:
         BadInput: In one line.
     """
-    policy = load_policy(settings.policy, profile=settings.profile)
+    policy = load_policy(settings.policy, profile=settings.profile, under=settings.laid_under)
     device = resolve_device(settings.device)
     artefacts = (*library(), *map(read_artefact, settings.artefacts))
     methods = [chosen_cams(spec, settings.cams) for spec in settings.models]

@@ -67,7 +67,7 @@ def as_typed(args: Sequence[str], folder: Path) -> str:
 
 
 def program(inifile: str | None, folder: Path) -> str:
-    """What an audit is asked again with: the command that this run was started with. Workers know pytest's `-c` only."""
+    """What an audit is asked again with: what this run was started with, of which workers know pytest's `-c` only."""
     return PROGRAM if inifile == str(folder / "pyproject.toml") else "pytest"
 
 
@@ -77,9 +77,10 @@ def parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         usage="camcore audit [--model SPEC] [options of the audits or of pytest] [audits/test_<name>.py ...]",
         description="Put the audits to a vision model. Ends in a table of verdicts, an exit code and a report.",
-        epilog="Each option has an environment variable (--audit-seed: AUDIT_SEED), and a key in the [audit] table of a "
-        "pyproject.toml (seed). Options of pytest pass through: -k NAME, -x, -n 2, --junitxml FILE. Exit codes: 0 every "
-        "claim that gates passes; 1 one fails; 6 none fails, and one was not shown; 4 a bad option, model or policy.",
+        epilog="Each option has an environment variable (--audit-seed: AUDIT_SEED), and a key in the [audit] table of "
+        "a pyproject.toml (seed). Options of pytest pass through: -k NAME, -x, -n 2, --junitxml FILE. Exit codes: 0 "
+        "every claim that gates passes; 1 one fails; 6 none fails, and one was not shown; 4 a bad option, model or "
+        "policy.",
         allow_abbrev=False,
     )
     made.add_argument("--list", action="store_true", help="explain every audit under the policy in force, and leave")

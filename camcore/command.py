@@ -1,7 +1,7 @@
 """`camcore COMMAND ...`: a word for each thing that people do with the project.
 
-The modules behind the words are imported when they are asked for: those of the suite (`camcore.suite`) can be found only
-then, and none of them needs what another needs.
+The modules behind the words are imported when they are asked for: those of the suite (`camcore.suite`) can be found
+only then, and none of them needs what another needs.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def run(words: Sequence[str]) -> int:
         raise BadInput(f"no command {name!r}; {hint}" if words else f"name a command: {', '.join(COMMANDS)}")
     missing = [package for package in COMMANDS[name].needs if find_spec(package) is None]
     if missing:
-        raise BadInput(f"{missing[0]!r} is not installed; camcore {name} needs the extra: pip install 'camcore[audits]'")
+        raise BadInput(f"{missing[0]!r} is not installed; camcore {name} needs: pip install 'camcore[audits]'")
     enter()
     module = COMMANDS[name].module
     if find_spec(module) is None:

@@ -80,8 +80,7 @@ def test_the_rerun_command_repeats_what_was_asked() -> None:
     found = settings(model=["py:my models.py:build"], weights="a'b.pth", cam=["gradcam"], seed=3)
 
     assert found.words == (
-        "--model 'py:my models.py:build' --weights 'a'\"'\"'b.pth' "
-        "--audit-profile pr --audit-seed 3 --cam gradcam"
+        "--model 'py:my models.py:build' --weights 'a'\"'\"'b.pth' --audit-profile pr --audit-seed 3 --cam gradcam"
     )
 
 

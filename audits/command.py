@@ -17,8 +17,7 @@ import pytest
 from audits import listing, options
 from audits.policy import load_policy
 from audits.project import find_project
-from camcore.command import WRONG, Parser
-from camcore.errors import BadInput
+from camcore.command import Parser
 from camcore.suite import suite
 
 PROGRAM = "camcore audit"
@@ -28,17 +27,17 @@ ONE_AUDIT = re.compile(r"audits/test_\w+\.py(::.*)?", re.DOTALL)  # as reports a
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code.
+
+    Raises:
+        BadInput: What `--list` is asked about cannot be used. In a run pytest tells it.
+    """
     words = list(argv)
     if "-h" in words or "--help" in words:
         sys.stdout.write(parser().format_help())
         return 0
     if "--list" in words:
-        try:
-            sys.stdout.write(listed(words))
-        except BadInput as problem:
-            sys.stderr.write(f"{PROGRAM}: {problem}\n")
-            return WRONG
+        sys.stdout.write(listed(words))
         return 0
     # for pytest's rewritten modules, here and in the processes of -n
     sys.dont_write_bytecode = True

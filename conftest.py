@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-from audits import options
+from audits import command, options
+from audits.project import find_project
 from camcore.errors import BadInput
 
 ROOT = Path(__file__).parent
@@ -47,8 +48,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """`--audit-rejudge` runs no audit: the model is not asked again."""
     given = {option.dest: config.getoption(option.dest) for option in options.OPTIONS}
     try:
-        settings = options.read_settings(given, os.environ) if asks_for_audits(config.args) else None
-        if settings is None or settings.rejudge is None:
+        if not asks_for_audits(config.args):
+            return None
+        settings = options.read_settings(given, os.environ, project=find_project(Path.cwd()))
+        if settings.rejudge is None:
             return None
         from audits import plugins
 
@@ -60,7 +63,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def typed(config: pytest.Config) -> str:
     """The command, as results.json can hold it: arguments are any bytes."""
-    return " ".join(["pytest", *config.invocation_params.args]).encode("utf-8", "backslashreplace").decode()
+    words = command.as_typed(config.invocation_params.args, ROOT)
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def wrong_usage(problem: BadInput) -> pytest.UsageError:
@@ -70,7 +74,7 @@ def wrong_usage(problem: BadInput) -> pytest.UsageError:
     return pytest.UsageError(printable(str(problem)))
 
 
-def rejudge(settings: options.Settings, file: Path, command: str) -> int:
+def rejudge(settings: options.Settings, file: Path, said: str) -> int:
     """Judge a finished run again; returns the exit code."""
     from datetime import UTC, datetime
 
@@ -84,9 +88,9 @@ def rejudge(settings: options.Settings, file: Path, command: str) -> int:
         raise BadInput(f"{str(folder)!r} holds a results.json already; give another folder with --audit-report")
     try:
         old = schema.load(file)
-        policy = load_policy(settings.policy, profile=old.run.profile)
+        policy = load_policy(settings.policy, profile=old.run.profile, under=settings.laid_under)
         today = datetime.now(UTC).date()
-        new = schema.Results.model_validate(judge_again(old.model_dump(), policy, command=command, today=today))
+        new = schema.Results.model_validate(judge_again(old.model_dump(), policy, command=said, today=today))
         make(folder)
         schema.dump(new, folder / "results.json")
         write_reports(new, folder)
@@ -109,7 +113,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from audits import plugins
 
     try:
-        settings = options.read_settings(given, os.environ)
+        settings = options.read_settings(given, os.environ, project=find_project(Path.cwd()))
         plugins.load(config)
         config.stash[CASES] = cases(settings)
         if not (config.option.collectonly or config.option.help):
@@ -267,6 +271,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
 
     plan = request.config.stash[PLAN]
     live = request.config.stash.get(LIVE, None)
+    called = command.program(request.config.option.inifilename, ROOT)
 
     def concluded(verdict: Any, waived: Any, beside: Any) -> None:
         __tracebackhide__ = True
@@ -279,7 +284,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
         request.module.QUESTIONS[0].needs,  # all questions of an audit need the same
         log=request.config.stash[LOG],
         node_id=request.node.nodeid,
-        rerun=repeated(plan.settings.command, request.node, request.config),
+        rerun=repeated(f"{called} {plan.settings.words}", request.node, request.config),
         conclude=concluded,
         watch=None if live is None else partial(live.watch, audited_id),
         progress=None if live is None else partial(live.search, audited_id),

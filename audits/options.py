@@ -12,7 +12,7 @@ from camcore.errors import BadInput
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option. Precedence: command line, then the environment, then the default."""
+    """One option. Precedence: command line, the environment, the user's pyproject.toml, the default."""
 
     flag: str
     help: str
@@ -23,14 +23,19 @@ class Option:
     metavar: str | None = None
 
     @property
+    def name(self) -> str:
+        """Its key in a pyproject.toml: model, seed, batch_size."""
+        return self.flag.removeprefix("--").removeprefix("audit-").replace("-", "_")
+
+    @property
     def dest(self) -> str:
         """Its name among pytest's options: never one that another plugin would choose."""
-        return "audit_option_" + self.flag.removeprefix("--").removeprefix("audit-").replace("-", "_")
+        return f"audit_option_{self.name}"
 
     @property
     def environment(self) -> str:
         """AUDIT_MODEL, AUDIT_SEED and so on."""
-        return "AUDIT_" + self.flag.removeprefix("--").removeprefix("audit-").replace("-", "_").upper()
+        return f"AUDIT_{self.name.upper()}"
 
 
 # What is audited if nobody says: the clean control of each ability. Pictures of classes, and layers, are for the first.
@@ -121,6 +126,15 @@ OPTIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Project:
+    """What the user's pyproject.toml says of audits (audits/project.py finds it)."""
+
+    where: str  # the file and its table
+    options: Mapping[str, Any]  # by `Option.name`
+    policy: Mapping[str, Any]  # laid over the shipped one, below --audit-policy
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the user asked for, read but not yet looked up."""
 
@@ -143,9 +157,15 @@ class Settings:
     resume: bool
     seed: int
     batch_size: int | None
+    project: Project | None = None
 
     @property
-    def command(self) -> str:
+    def laid_under(self) -> tuple[str, Mapping[str, Any]] | None:
+        """What the user's pyproject.toml says of the policy, for `load_policy`."""
+        return None if self.project is None else (self.project.where, self.project.policy)
+
+    @property
+    def words(self) -> str:
         """The options that matter to a rerun of one audit, as one would type them."""
         words = [f"--model {quoted(model)}" for model in self.models]
         for flag, value in (
@@ -161,7 +181,7 @@ class Settings:
         ):
             if value is not None:
                 words.append(f"{flag} {quoted(str(value))}")
-        return " ".join(["pytest", *words, *(f"--cam {cam}" for cam in self.cams)])
+        return " ".join([*words, *(f"--cam {cam}" for cam in self.cams)])
 
 
 def quoted(word: str) -> str:
@@ -169,8 +189,10 @@ def quoted(word: str) -> str:
     return word if re.fullmatch(r"[\w@%+=:,./-]+", word) else "'" + word.replace("'", "'\"'\"'") + "'"
 
 
-def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Settings from parsed options (by `Option.dest`) and the environment.
+def read_settings(
+    given: Mapping[str, Any], environment: Mapping[str, str], *, project: Project | None = None
+) -> Settings:
+    """Settings from parsed options (by `Option.dest`), the environment, and the user's pyproject.toml.
 
     Raises:
         BadInput: A variable of the environment cannot be read, a number is out of range, or a variable's name is
@@ -187,12 +209,14 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         text = environment.get(option.environment)
         if value is None and text:
             value = _from_environment(option, text)
+        if value is None and project is not None:
+            value = project.options.get(option.name)
         if isinstance(value, str):  # here rather than in argparse, which would print its usage as well
             value = _converted(option, value, option.flag)
         for word in value if isinstance(value, list | tuple) else [value]:
             if isinstance(word, str) and not _is_utf8(word):
                 raise BadInput(f"{option.flag} {word!r} is no UTF-8; give it another name")
-        found[option.dest.removeprefix("audit_option_")] = option.default if value is None else value
+        found[option.name] = option.default if value is None else value
     if found["batch_size"] is not None and found["batch_size"] < 1:
         raise BadInput(f"--audit-batch-size must be at least 1, got {found['batch_size']}")
     return Settings(
@@ -215,6 +239,7 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> S
         resume=bool(found["resume"]),
         seed=found["seed"],
         batch_size=found["batch_size"],
+        project=project,
     )
 
 

@@ -123,7 +123,7 @@ def prepare(
     Raises:
         BadInput: In one line.
     """
-    policy = load_policy(settings.policy, profile=settings.profile)
+    policy = load_policy(settings.policy, profile=settings.profile, under=settings.laid_under)
     xfails = read_xfails(settings.xfails)
     device = resolve_device(settings.device)
     artefacts = (*library(), *map(read_artefact, settings.artefacts))

@@ -2,6 +2,7 @@
 
 import hashlib
 import tomllib
+from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
@@ -92,8 +93,13 @@ class Policy(Closed):
     waivers: tuple[Waiver, ...]
 
 
-def load_policy(path: Path | None, *, profile: str) -> Policy:
+def load_policy(path: Path | None, *, profile: str, under: tuple[str, Mapping[str, Any]] | None = None) -> Policy:
     """The shipped policy with the user's laid over it, for one profile.
+
+    Args:
+        path: The user's file.
+        profile: How much evidence.
+        under: What is laid over the shipped policy before the file is, and where it is from.
 
     Raises:
         BadInput: The file is missing or no TOML, a key is unknown, a value is of the wrong type or out of range, or a
@@ -101,13 +107,15 @@ def load_policy(path: Path | None, *, profile: str) -> Policy:
     """
     content = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
     content["claims"].update({name: dict(entry) for name, entry in ADDED.items()})
+    layers = [(SHIPPED.name, content)]
+    if under is not None and under[1]:
+        layers.append(under)
     if path is not None:
-        _lay_over(content, read_toml(path), str(path), "")
-    where = str(path or SHIPPED.name)
-    try:
-        file = PolicyFile.model_validate(content)
-    except ValidationError as error:
-        raise BadInput(f"{where}: {first_complaint(error)}") from None
+        layers.append((str(path), read_toml(path)))
+    for where, over in layers:  # each is held to account for what it says itself
+        _lay_over(content, over, where, "")
+        file = _checked(content, where)
+    where = " over ".join(name for name, _ in reversed(layers[1:])) or SHIPPED.name
     if profile not in file.profiles:
         raise BadInput(f"no profile {profile!r} in {where}; known: {', '.join(file.profiles)}")
     for waiver in file.waivers:
@@ -130,6 +138,13 @@ def load_policy(path: Path | None, *, profile: str) -> Policy:
         waivers=tuple(file.waivers),
         **dict(file.profiles[profile]),
     )
+
+
+def _checked(content: Mapping[str, Any], where: str) -> PolicyFile:
+    try:
+        return PolicyFile.model_validate(content)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {first_complaint(error)}") from None
 
 
 def first_complaint(error: ValidationError) -> str:
@@ -172,7 +187,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BadInput(f"policy {str(path)!r} cannot be read as TOML: {one_line(problem)}") from None
 
 
-def _lay_over(base: dict[str, Any], over: dict[str, Any], path: str, prefix: str) -> None:
+def _lay_over(base: dict[str, Any], over: Mapping[str, Any], path: str, prefix: str) -> None:
     """Change what `over` names, in place; what the values may be is for the models to say."""
     for key, value in over.items():
         if key not in base:

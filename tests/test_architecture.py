@@ -86,7 +86,3 @@ def test_the_library_is_imported_without_torchvision_transformers_and_matplotlib
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
-
-
-def test_only_the_library_is_installed() -> None:
-    assert 'packages = ["camcore"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import camcore.suite
 from camcore import cam, record
 from camcore.cam import registry
 from camcore.explain import command, folder
@@ -34,7 +35,7 @@ def photos(tmp_path, monkeypatch):
 
 
 def explain(*words):
-    return main(["explain", *words])
+    return main(words)
 
 
 def manifest(where="explanation"):
@@ -188,11 +189,6 @@ def test_what_the_user_gets_wrong_is_one_line_and_nothing_is_written(photos, cap
     assert not Path("explanation").exists()
 
 
-def test_no_command_is_one_line_too(capsys):
-    assert main([]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 def test_all_stands_for_the_methods_that_need_no_further_forwards(photos):
     explain(photos[0], *MODEL, "--cam", "all")
 
@@ -263,12 +259,14 @@ def test_what_was_measured_before_an_interruption_is_written(photos, monkeypatch
     assert Path("explanation/sheet.png").is_file()
 
 
-def test_without_the_checkout_one_line_says_where_the_loaders_are(photos, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "fixtures.subjects.spec", None)
+def test_without_the_suite_one_line_says_that_there_are_no_loaders(photos, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(camcore.suite, "__file__", str(tmp_path / "camcore" / "suite.py"))
 
     assert explain(photos[0], *MODEL) == 2
 
-    assert "run from the checkout's folder" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "install camcore's wheel, or run from its checkout" in told
+    assert told.count("\n") == 1
 
 
 @pytest.mark.slow

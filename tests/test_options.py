@@ -79,9 +79,8 @@ def test_no_two_options_share_a_name() -> None:
 def test_the_rerun_command_repeats_what_was_asked() -> None:
     found = settings(model=["py:my models.py:build"], weights="a'b.pth", cam=["gradcam"], seed=3)
 
-    assert found.command == (
-        "pytest --model 'py:my models.py:build' --weights 'a'\"'\"'b.pth' "
-        "--audit-profile pr --audit-seed 3 --cam gradcam"
+    assert found.words == (
+        "--model 'py:my models.py:build' --weights 'a'\"'\"'b.pth' --audit-profile pr --audit-seed 3 --cam gradcam"
     )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from camcore.explain.command import main
+from camcore.command import main
 
 if __name__ == "__main__":
     sys.exit(main(["explain", *sys.argv[1:]]))

@@ -22,13 +22,16 @@ from camcore.explain.folder import Written, stems, write_image, write_manifest, 
 from camcore.explain.options import DEFAULT_CAM, parser
 from camcore.images import Image
 from camcore.subject import Classifier
+from camcore.suite import enter
 
 AT_ONCE = 4  # images: as fast as more on a CPU, and photographs at full size are never all in memory
-NO_FIXTURES = "models are loaded by the project's checkout, which is not installed here; run from the checkout's folder"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Nothing that the user can get wrong ends in a traceback."""
+    """Run the command line, without the word "explain"; returns the exit code.
+
+    Nothing that the user can get wrong ends in a traceback.
+    """
     try:
         options = parser().parse_args(argv)
         if options.list_cams:
@@ -147,11 +150,10 @@ def load(options: argparse.Namespace) -> Classifier:
     Raises:
         BadInput: It cannot be, or the loaders are not here.
     """
+    enter()
     try:
         from fixtures.subjects.spec import find_subject
     except ModuleNotFoundError as problem:
-        if (problem.name or "").partition(".")[0] == "fixtures":  # a stranger's package may have the name as well
-            raise BadInput(NO_FIXTURES) from None
         raise BadInput(f"{problem.name!r} is not installed; install camcore with the extra 'explain'") from None
     device = options.device
     if device == "auto":

@@ -1,27 +1,16 @@
 """The options of the command line."""
 
 import argparse
-from typing import NoReturn
 
-from camcore.errors import BadInput
+from camcore.command import Parser
 
 DEFAULT_CAM = "hirescam"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors of the user's go where all others go, on one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message}; see {self.prog} --help")
-
-
 def parser() -> argparse.ArgumentParser:
-    """The options of `camcore`, of which `explain` is the one command."""
-    top = _Parser(prog="camcore", description="Saliency maps that are right.")
-    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    one = commands.add_parser(
-        "explain",
-        help="show what speaks for a class in photographs",
+    """The options of `camcore explain`."""
+    one = Parser(
+        prog="camcore explain",
         description="Write overlays, raw maps and a sheet that shows several methods side by side.",
         epilog="Exit codes: 0 all done; 1 what could not be done is named, the rest is written; 2 a wrong option, "
         "model, class or folder, nothing done; 130 interrupted, the rest is written.",
@@ -42,4 +31,4 @@ def parser() -> argparse.ArgumentParser:
     add("--against", metavar="NAME|INDEX", help="class to contrast it with: what speaks for the one, not the other")
     add("-o", "--output", metavar="DIR", default="explanation", help="folder to write to; default: explanation")
     add("--list-cams", action="store_true", help="list the methods and leave")
-    return top
+    return one

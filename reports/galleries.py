@@ -7,7 +7,7 @@ from itertools import groupby
 from reports.pictures import Album, Frames, Full, Unreadable
 from reports.schema import Claim, Overlay
 
-ROOM = 6_000_000  # characters that all pictures of a report may take, so that it stays below 10 MB
+ROOM = 5_500_000  # characters that all pictures of a report may take, so that it stays below 10 MB
 RANKS = ("worst", "typical", "best")  # what a reader should look at first comes first
 COLUMNS = 3  # of pictures
 

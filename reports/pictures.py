@@ -13,8 +13,8 @@ from PIL import Image
 
 from reports.schema import Overlay
 
-LONGEST = 224  # pixels of a picture's longer side
-LONGEST_MAP = 112  # of a map's, which is smooth
+LONGEST = 176  # pixels of a picture's longer side: as large as it is shown
+LONGEST_MAP = 88  # of a map's, which is smooth
 SMALL = 128  # pictures below this are enlarged pixel by pixel, and kept almost as they are: JPEG would smear them
 # Points of inferno, evenly spaced, without its black end: over a photograph, black would read as shadow rather than as
 # "little". Even in lightness, so that it is read alike without red, without green, and in grey.
@@ -126,7 +126,7 @@ def _photograph(picture: Image.Image, given: str) -> str:
     if max(picture.size) < SMALL:
         picture.load()
         return f"data:image/jpeg;base64,{given}"
-    return _uri(_within(picture.convert("RGB"), LONGEST), "JPEG", quality=74, optimize=True)
+    return _uri(_within(picture.convert("RGB"), LONGEST), "JPEG", quality=70, optimize=True)
 
 
 def _map(picture: Image.Image, _given: str) -> str:

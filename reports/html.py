@@ -21,6 +21,7 @@ from reports.schema import UNSHOWN, Audit, Claim, Curve, Results, Table, write_a
 TEMPLATES = Path(__file__).parent / "templates"
 ROW = (10.0, 250.0)  # pixels of the interval column
 STRIP = (12.0, 548.0)  # pixels of a claim's own figure
+MOST_HELD = 12  # claims that keep a release back and are named before the contents; the table has them all
 FEW = 8  # claims that are all unfolded; in longer reports only those that keep a release back
 
 
@@ -93,6 +94,7 @@ def render(results: Results, *, room: int = ROOM) -> str:
             groups=_groups(results),
             sections=_sections(results, album),
             held_back=_held_back(results),
+            most_held=MOST_HELD,
             asides=wording.asides(results.claims),
             tally=wording.tally(results.claims),
             plates=album.plates.values(),

@@ -15,7 +15,8 @@ from reports.schema import Overlay
 
 LONGEST = 176  # pixels of a picture's longer side: as large as it is shown
 LONGEST_MAP = 88  # of a map's, which is smooth
-SMALL = 128  # pictures below this are enlarged pixel by pixel, and kept almost as they are: JPEG would smear them
+SMALL = 128  # pictures below this are kept as they are: JPEG would smear them
+TINY = 64  # pictures below this are enlarged pixel by pixel
 # Points of inferno, evenly spaced, without its black end: over a photograph, black would read as shadow rather than as
 # "little". Even in lightness, so that it is read alike without red, without green, and in grey.
 HEAT = (
@@ -118,7 +119,7 @@ def _made(kind: str, text: str, *, name: str) -> Plate:
             uri = coded(picture, text)
     except (NotBase64, OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Unreadable from None
-    return Plate(name=name, uri=uri, width=picture.width, height=picture.height, enlarged=max(picture.size) < SMALL)
+    return Plate(name=name, uri=uri, width=picture.width, height=picture.height, enlarged=max(picture.size) < TINY)
 
 
 def _photograph(picture: Image.Image, given: str) -> str:

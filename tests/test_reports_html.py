@@ -265,6 +265,13 @@ def test_what_keeps_the_release_back_stands_before_all_else_and_failures_first()
     assert "What keeps the release back" not in html.render(results([claim(0)]))
 
 
+def test_of_many_claims_that_keep_a_release_back_the_rest_is_counted():
+    text = html.render(results([claim(1, severity="gate", gates=True)] * 15))
+
+    assert text.count('<span class="numbers">') == html.MOST_HELD == 12
+    assert "And 3 more" in text
+
+
 def test_an_audit_says_how_often_it_is_wrong_itself_and_a_claim_too():
     text = Page(html.render(results([claim(0)]))).text
 

@@ -137,7 +137,7 @@ def _claim(number: int, ranks: Sequence[str], images: Iterator[str], saliency: I
 
 def main() -> None:
     """Print a line for each size of run."""
-    print("| claims | pictures | results.json | report | written in | peak memory beyond the results |")
+    print("| claims | pictures | results.json | report | written in (CPU) | peak memory beyond the results |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"

@@ -6,7 +6,7 @@ from statistics import fmean
 import torch
 
 from audits.exact import exact_share
-from camcore.engine import WORST, Row
+from camcore.engine import Row, rank
 from camcore.images import Batch, Images
 from camcore.subject import ImageText
 from camcore.verdict import Evidence, Overlay, Table
@@ -39,7 +39,7 @@ def show(
             preferred = "level" if own == other else "the true one" if own > other else "the FALSE one"
             yield Overlay(
                 unit=image_id,
-                role="worst" if index < WORST else "typical",
+                role=rank(index, len(batch)),
                 value=row[column],
                 caption=f"true: {true} {own:.2f}; false: {false} {other:.2f}; preferred: {preferred}",
                 image=image,

@@ -6,7 +6,7 @@ import torch
 
 from audits.caption_contrasts import Contrast, in_pixels, of_groups
 from camcore.cam import CamMethod
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import Row, column_of, rank
 from camcore.images import Batch
 from camcore.imagetext import TwoTowers
 from camcore.verdict import Evidence, Overlay, Table
@@ -48,7 +48,7 @@ def show(
             what, score = contrast.scorer.classes[said[shown]], rec.logits[shown, said[shown]]
             yield Overlay(
                 unit=image_id,
-                role="worst" if index < WORST else "typical",
+                role=rank(index, len(batch)),
                 value=rows[image_id].get(column, torch.nan),
                 caption=f"what speaks for {what!r} ({note}, {score:.3g})"
                 + (", on the same scale" if note == "false" else ""),

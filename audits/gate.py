@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from audits import catalogue
+from audits import calibration, catalogue
 from audits.encode import described, utf8
 from audits.extensions import LOADED
 from audits.plan import Audited, Plan, family_size
@@ -162,6 +162,7 @@ def summed_up(
                 "version": module.VERSION,
                 **documented[name],
                 "caught_by": _names(documented[name]["caught_by"]),
+                "calibration": calibration.of_audit(name, module.VERSION),
             }
             for name, module in modules.items()
         ],

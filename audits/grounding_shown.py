@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from camcore import statistics
-from camcore.engine import WORST, Row
+from camcore.engine import Row, rank
 from camcore.images import Batch, Image
 from camcore.metrics import grounding as metrics
 from camcore.subject import Grounder
@@ -47,7 +47,7 @@ def show(
             box = torch.tensor([row[f"box:{index}:{edge}"] for edge in range(4)])
             yield Overlay(
                 unit=image_id,
-                role="worst" if place < WORST else "typical",
+                role=rank(place, len(batch)),
                 value=row[column],
                 caption=_caption(query, view, box, row[f"score:{index}"]),
                 image=_drawn(view.picture, {MEANT: view.boxes[query.meant], CHOSEN: box}),

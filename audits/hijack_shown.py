@@ -13,7 +13,7 @@ from audits.hijack_attacks import AREA, JUDGED, RADII, WHERE, effort, masks, swe
 from audits.hijack_checks import CALM, HUGE, Checks
 from audits.hijack_signatures import blended, drawn_classes
 from camcore.cam import METHODS
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import Row, column_of, rank
 from camcore.fragility import LEVELS, on_grid
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
@@ -47,13 +47,13 @@ def show(
         says = {"as it is": rec.logits.softmax(1), "from its PNG": subject.logits(read).softmax(1)}
     textured, pieces = _textured(subject, batch, where["top"], found)
     for index, image_id in enumerate(batch.ids):
-        role = "worst" if index < WORST else "typical"
+        role = rank(index, len(batch))
         value = rows[image_id].get(column, torch.nan)
         for what, images in (("as it is", rec.images), ("from its PNG", read)):
             guess = int(says[what][index].argmax())
             yield Overlay(
                 unit=image_id,
-                role=role,  # type: ignore[arg-type]  # mypy does not see that a conditional gives one of two words
+                role=role,
                 value=value,
                 caption=f"{what}: {subject.classes[guess]} ({says[what][index, guess]:.2f})",
                 image=images[index],
@@ -66,7 +66,7 @@ def show(
         ):
             yield Overlay(
                 unit=image_id,
-                role=role,  # type: ignore[arg-type]
+                role=role,
                 value=value,
                 caption=caption,
                 image=image.clamp(0, 1),

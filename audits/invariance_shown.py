@@ -8,7 +8,7 @@ from torch import Tensor
 
 from audits.invariance_changes import changed, noisy
 from camcore.cam import CamMethod
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import Row, column_of, rank
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
 from camcore.record import Recording, record
@@ -35,13 +35,13 @@ def show(
     pictures = _pictures(subject, batch, rec, rows, name, cam, claim, twin)
     saliency = unit_range(upsample(rectify(cam(rec)), batch.images.shape[2:], rec.placement))
     for index, image_id in enumerate(batch.ids):
-        role = "worst" if index < WORST else "typical"
+        role = rank(index, len(batch))
         value = rows[image_id].get(column, torch.nan)
         predicted = subject.classes[int(rec.target[index])]
         after, image, moved = pictures[index]
         yield Overlay(
             unit=image_id,
-            role=role,  # type: ignore[arg-type]  # mypy does not see that a conditional gives one of two words
+            role=role,
             value=value,
             caption=f"as it is: {predicted}",
             image=batch.images[index],
@@ -49,7 +49,7 @@ def show(
         )
         yield Overlay(
             unit=image_id,
-            role=role,  # type: ignore[arg-type]
+            role=role,
             value=value,
             caption=f"{after}: the map for {predicted}",
             image=image,

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcore.cam import CamMethod
-from camcore.engine import WORST, Row
+from camcore.engine import Row, rank
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
 from camcore.record import record
@@ -64,7 +64,7 @@ def side_by_side(
             guess = int(probability[index].argmax())
             yield Overlay(
                 unit=image_id,
-                role="worst" if index < WORST else "typical",
+                role=rank(index, len(batch)),
                 value=rows[image_id].get(column, torch.nan),
                 caption=f"{what}: {subject.classes[guess]} ({probability[index, guess]:.2f})",
                 image=images[index],

@@ -43,7 +43,7 @@ from torch import Tensor
 from audits.ask import Ask
 from audits.captions_scores import by_relation, published
 from audits.question import Question
-from camcore.engine import WORST, Row
+from camcore.engine import Row, rank
 from camcore.errors import Undefined
 from camcore.images import Batch, Images
 from camcore.metrics import binding
@@ -135,7 +135,7 @@ def show(
         own, best = (float(scores[which, caption]) for caption in (true, foil))
         yield Overlay(
             unit=item_id,
-            role="worst" if index < WORST else "typical",
+            role=rank(index, len(batch)),
             value=rows[item_id][column],
             caption=f"true: {item.captions[true][0]}: {own:.2f}; foil: {item.captions[foil][0]}: {best:.2f}"
             + (" (level)" if own == best else ""),

@@ -45,7 +45,7 @@ from audits.exact import exact_share
 from audits.question import Question
 from audits.seen import seen
 from camcore.cam import CamMethod
-from camcore.engine import WORST, Row
+from camcore.engine import Row, rank
 from camcore.errors import Undefined
 from camcore.images import Batch, Images
 from camcore.metrics.cues import decisions
@@ -104,7 +104,7 @@ def show(
         shape, texture = names[int(batch.labels[index])], names[conflicts.textures[image_id]]
         yield Overlay(
             unit=image_id,
-            role="worst" if index < WORST else "typical",
+            role=rank(index, len(batch)),
             value=rows[image_id].get(column, torch.nan),
             caption=f"shape of {shape}, texture of {texture}: {_said(rows[image_id], names)} "
             f"({float(probability[index].max()):.2f} for {subject.classes[int(probability[index].argmax())]})",

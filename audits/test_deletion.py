@@ -46,7 +46,7 @@ from audits.ask import Ask
 from audits.deletion_curves import ELSE, ENDS, INPAINTING, JUDGED, KINDS, SHARP, deletion
 from audits.question import Question
 from camcore.cam import CamMethod
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import Row, column_of, rank
 from camcore.images import Batch
 from camcore.maps import rectify, unit_range, upsample
 from camcore.record import record
@@ -101,7 +101,7 @@ def show(
         predicted = int(rec.target[index])
         yield Overlay(
             unit=image_id,
-            role="worst" if index < WORST else "typical",
+            role=rank(index, len(batch)),
             value=rows[image_id].get(column, torch.nan),
             caption=f"{subject.classes[predicted]} ({rec.logits[index].softmax(0)[predicted]:.2f})",
             image=batch.images[index],

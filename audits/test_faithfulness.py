@@ -43,7 +43,7 @@ from audits.question import Question
 from camcore import chance, metrics
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import DEGENERATE, WORST, Row, column_of
+from camcore.engine import DEGENERATE, Row, column_of, rank
 from camcore.images import Batch
 from camcore.maps import rectify, unit_range, upsample
 from camcore.perturbations import mean_colour, patch_means, patch_numbers, rank_pixels
@@ -161,7 +161,7 @@ def show(
         for caption, shown in ((f"{predicted}: the map", saliency), (f"{predicted}: what hiding a patch costs", costs)):
             yield Overlay(
                 unit=image_id,
-                role="worst" if index < WORST else "typical",
+                role=rank(index, len(batch)),
                 value=rows[image_id].get(column, torch.nan),
                 caption=caption,
                 image=batch.images[index],

@@ -48,7 +48,7 @@ from audits.question import Question
 from camcore import chance
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import Row, column_of, rank
 from camcore.fragility import LEVELS, TOP, Attack, attack, on_grid
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
@@ -167,7 +167,7 @@ def show(
             predicted = int(one.logits[index].argmax())
             yield Overlay(
                 unit=image_id,
-                role="worst" if index < WORST else "typical",
+                role=rank(index, len(batch)),
                 value=rows[image_id].get(column, torch.nan),
                 caption=f"{when}: {subject.classes[predicted]} ({one.logits[index].softmax(0)[predicted]:.2f})",
                 image=one.images[index],

@@ -44,7 +44,7 @@ from audits.roles import undefined_methods
 from camcore import chance, with_target_layer
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import WORST, Row, column_of, rank
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
 from camcore.metrics.likeness import rank_likeness, unsigned_rank_likeness
@@ -140,7 +140,7 @@ def show(
         for index in range(len(batch))[part]:
             yield Overlay(
                 unit=f"{batch.ids[index]}, {labels} labels",
-                role="worst" if index < WORST else "typical",
+                role=rank(index, len(batch)),
                 value=rows[batch.ids[index]].get(f"{name}:similarity", torch.nan),
                 caption=f"{pair.true.classes[int(true.target[index])]}, by the network that learned {labels} labels",
                 image=true.images[index],

@@ -48,7 +48,7 @@ from audits.question import Question
 from camcore import chance
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import Row, column_of, rank
 from camcore.errors import Undefined
 from camcore.images import Batch, Images, only
 from camcore.maps import rectify, unit_range, upsample
@@ -178,7 +178,7 @@ def show(
         label = int(batch.labels[index])
         yield Overlay(
             unit=image_id,
-            role="worst" if index < WORST else "typical",
+            role=rank(index, len(batch)),
             value=row.get(column, torch.nan),
             caption=f"{subject.classes[label]} ({rec.logits[index].softmax(0)[label]:.2f}), "
             f"{row[f'{name}:energy']:.0%} of the map on {row['object:area']:.0%} of the picture",

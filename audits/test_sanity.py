@@ -53,7 +53,7 @@ from audits.question import Question
 from camcore.cam import METHODS, RECORDED, CamMethod
 from camcore.cascade import Stages, Under, certified, every_stage, half_random, later_half, one_by_one, spread, top_down
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import WORST, Row, column_of, rank
 from camcore.errors import Undefined
 from camcore.images import Batch, Images
 from camcore.maps import is_constant, rectify, unit_range, upsample
@@ -273,12 +273,12 @@ def show(
             steps = {"the last stage random": top_down(execution)[0], "the later half random": later_half(execution)}
             for caption, stages in {**steps, "all weights random": every_stage(execution)}.items():
                 strip[caption] = _asked(under, original, {name: cam}, stages, rec.target)
-    for index in range(len(batch)) if what == "class" else sorted({0, 1, WORST} & set(range(len(batch)))):
+    for index in range(len(batch)) if what == "class" else sorted({0, WORST, len(batch) - 1} & set(range(len(batch)))):
         for caption, maps in strip.items():
             shown = unit_range(upsample(rectify(maps[name][[index]]), batch.images.shape[2:], rec.placement))
             yield Overlay(
                 unit=batch.ids[index],
-                role="worst" if index < WORST else "typical",
+                role=rank(index, len(batch)),
                 value=rows[batch.ids[index]].get(f"{name}:depends:{what}", torch.nan),
                 caption=caption.format(subject.classes[rec.target[index]], other=subject.classes[other[index]]),
                 image=batch.images[index],

@@ -44,7 +44,7 @@ from audits.question import Question
 from audits.roles import undefined_methods
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import Row, column_of, rank
 from camcore.images import Batch
 from camcore.maps import rectify, unit_range, upsample
 from camcore.metrics import leakage
@@ -102,7 +102,7 @@ def show(
     for index, rec in enumerate(recordings(batch)):
         yield Overlay(
             unit=batch.ids[index],
-            role="worst" if index < WORST else "typical",
+            role=rank(index, len(batch)),
             value=rows[batch.ids[index]].get(f"{name}:leakage", torch.nan),
             caption="an untrained network that cannot see below the line",
             image=rec.images[0],

@@ -51,7 +51,7 @@ from audits.ask import Ask
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of
+from camcore.engine import Row, column_of, rank
 from camcore.errors import Undefined
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
@@ -246,7 +246,7 @@ def _overlays(
     for index, image_id in enumerate(batch.ids):
         yield Overlay(
             unit=image_id,
-            role="worst" if index < WORST else "typical",
+            role=rank(index, len(batch)),
             value=rows[image_id].get(column, torch.nan),
             caption=f"with the wall up: {subject.classes[int(rec.target[index])]}",
             image=images[index],

@@ -2,7 +2,7 @@
 
     python -m benchmarks.calibration --seeds 20
 
-adds to docs/calibration.json what is missing there (a control and audit that were not asked under a seed, or under
+adds to audits/calibration.json what is missing there (a control and audit that were not asked under a seed, or under
 another version of the audit), seed by seed, so that it may be stopped and started again, and writes
 docs/calibration.md. Each seed draws new scenes, a new walking order and new random maps; the networks stay the same. So
 the rates hold for the audits as they judge these controls, over data; they say nothing of other networks.
@@ -13,18 +13,19 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 
+from audits.calibration import FOUND, LEVEL, Row, read
 from audits.policy import load_policy
+from audits.question import audit_of
 from camcore.statistics import clopper_pearson
 from fixtures.controls import CONTROLS
 
 ROOT = Path(__file__).parents[1]
-FOUND, PAGE = ROOT / "docs" / "calibration.json", ROOT / "docs" / "calibration.md"
+PAGE = ROOT / "docs" / "calibration.md"
 PROFILE = "pr"
 BATCH = ("--audit-batch-size", "8")  # verdicts do not depend on it, and measuring it for every control takes time
 INTRODUCTION = f"""\
@@ -32,33 +33,12 @@ INTRODUCTION = f"""\
 
 How often each claim reached the verdict that a control calls for, over seeds. Where it must pass, anything else is a
 false alarm; where it must not, anything else is a miss. Made by `tox run -e calibration`, profile `{PROFILE}`, from
-docs/calibration.json. Each seed draws new scenes; the networks are the same, so the rates hold for these controls only.
+audits/calibration.json. Each seed draws new scenes; the networks are the same, so the rates hold for these controls
+only.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What one claim said of one control over the seeds."""
-
-    control: str
-    claim: str
-    version: str  # of the audit
-    verdicts: dict[str, int] = field(default_factory=dict)
-    images: int = 0  # in all
-    seeds: tuple[int, ...] = ()
-
-    def also(self, seed: int, verdict: str, images: int) -> "Row":
-        """The row with one more seed."""
-        verdicts = Counter(self.verdicts) + Counter([verdict])
-        seeds = tuple(sorted((*self.seeds, seed)))
-        return replace(self, verdicts=dict(sorted(verdicts.items())), images=self.images + images, seeds=seeds)
-
-
 Rows = dict[tuple[str, str], Row]
-
-
-def audit_of(claim: str) -> str:
-    return claim.partition("/")[0]
 
 
 def claims() -> list[str]:
@@ -68,8 +48,7 @@ def claims() -> list[str]:
 
 def current() -> Rows:
     """A row for every claim that a control is asked; those of other versions of an audit are dropped."""
-    read = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.exists() else []
-    known = {(row["control"], row["claim"]): Row(**{**row, "seeds": tuple(row["seeds"])}) for row in read}
+    known = {(row.control, row.claim): row for row in read(FOUND)}
     rows = {}
     for control, made in CONTROLS.items():
         for claim in claims():
@@ -115,7 +94,7 @@ def rates(rows: Sequence[Row], *, heading: str, rate: str) -> list[str]:
             lines.append(f"| {row.control} | {row.claim} | {wanted or 'open'} | not measured | | | |")
             continue
         reached = row.verdicts.get(wanted or "", 0)
-        estimate = clopper_pearson(reached, number, level=0.95)
+        estimate = clopper_pearson(reached, number, level=LEVEL)
         others = ", ".join(f"{verdict} {count}" for verdict, count in row.verdicts.items() if verdict != wanted)
         reached_text = f"{reached} of {number} | [{estimate.low:.2f}, {estimate.high:.2f}]" if wanted else "- | -"
         lines.append(

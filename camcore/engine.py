@@ -19,7 +19,7 @@ from camcore.record import ZeroGradient
 from camcore.seeds import generator
 from camcore.subject import Subject
 from camcore.throughput import is_out_of_memory
-from camcore.verdict import Claim, Evidence, Outcome, Verdict, judge
+from camcore.verdict import Claim, Evidence, Outcome, Rank, Verdict, judge
 
 # Named columns, one float per image; NaN: nothing to judge.
 Measure = Callable[[Any, Batch], Mapping[str, Tensor]]  # of a subject with the ability that is asked about
@@ -34,7 +34,7 @@ LOOKS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 307
 
 
 DEGENERATE = "degenerate"  # a measure may say by `<map>:degenerate` why a row has nothing to judge: a `Degeneracy`
-WORST = 3  # images that evidence begins with; as many typical ones follow
+WORST, TYPICAL, BEST = 3, 2, 1  # images that evidence is made from, in this order
 
 
 class OutOfTime(Exception):
@@ -81,7 +81,7 @@ def evaluate(
         column: Which of the measure's columns the claim is about, in `claim.bounds`.
         terms: Level, budget, seed, batch size.
         journal: Rows already measured; new ones are added batch by batch, so that a killed run loses one batch.
-        show: Makes the evidence from the worst and the most typical images, and from all rows.
+        show: Makes the evidence from the worst, the most typical and the best images, and from all rows.
         progress: Called after every batch and every look, with what is known so far.
         until: Of `time.monotonic()`: no batch is begun later; the verdict is that of the last look before.
 
@@ -119,6 +119,16 @@ def evaluate(
     except (Exception, SystemExit) as problem:  # whatever breaks on one model must not end the run of the others
         verdict = replace(verdict, outcome=Outcome.ERROR, reason=one_line(problem))
     return replace(verdict, seconds=time.monotonic() - started)
+
+
+def rank(index: int, of: int) -> Rank:
+    """What the image at a place of the evidence's batch stands for.
+
+    Args:
+        index: Its place.
+        of: Images in the batch: of few, the worst come first, then the best.
+    """
+    return "worst" if index < WORST else "best" if index >= of - BEST else "typical"
 
 
 def column_of(rows: Mapping[str, Row], name: str) -> Tensor:
@@ -271,15 +281,15 @@ def _reason(outcome: Outcome, claim: Claim, n_needed: int | None, n: int) -> str
 def _evidence(
     show: Show, subject: Subject, dataset: Dataset, verdict: Verdict, rows: Mapping[str, Row], terms: Terms
 ) -> tuple[Evidence, ...]:
-    """Evidence from the worst and the most typical images, always as one batch: the same on every run."""
+    """Evidence from the worst, the most typical and the best images, always as one batch: the same on every run."""
     finite = {image_id: value for image_id, value in verdict.values.items() if isfinite(value)}
     # Rounded, so that the last bit of a float does not choose the pictures; ties stay in walking order.
     ranked = sorted(finite, key=lambda image_id: round(finite[image_id], 4))
     if verdict.claim.direction == "within":
         ranked.reverse()
-    worst, rest = ranked[:WORST], ranked[WORST:]
-    middle = max(0, len(rest) // 2 - 1)
-    chosen = worst + rest[middle : middle + WORST]
+    worst, rest, best = ranked[:WORST], ranked[WORST:-BEST], ranked[WORST:][-BEST:]
+    middle = max(0, (len(rest) - TYPICAL) // 2)
+    chosen = worst + rest[middle : middle + TYPICAL] + best
     if not chosen:  # every map was empty: show the first few, that is the finding
         chosen = list(verdict.values)[:WORST]
     batch = load(dataset, chosen, subject.geometry, seed=terms.seed, device=subject.device)

@@ -13,6 +13,7 @@ from camcore.images import Image
 from camcore.statistics.estimate import Estimate
 
 Severity = Literal["gate", "warn", "info"]
+Rank = Literal["worst", "typical", "best"]  # of an image among those of a claim, by what it says for the claim
 
 
 class Outcome(StrEnum):
@@ -57,7 +58,7 @@ class Overlay:
     """An image, and the saliency map that explains it, if there is one."""
 
     unit: str
-    role: Literal["worst", "typical"]
+    role: Rank
     value: float
     caption: str
     image: Image

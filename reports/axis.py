@@ -9,6 +9,7 @@ from reports.schema import Claim
 DOT_BINS = 60
 MOST_DOTS = 14  # a higher stack would be taller than the figure
 HUGE, TINY = 1e300, 1e-290  # beyond them a span or a step is no number any more
+GROUND = 92  # pixels from the top of a strip to the line that its dots stand on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +49,14 @@ class Plot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
-    """One value (or one bar of a histogram) of a strip, in pixels."""
-
-    x: float
-    level: int  # how many marks lie below it
-    good: bool
-    label: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Strip:
     """All values of a claim over the axis that its interval is drawn on."""
 
     axis: Axis
     plot: Plot
-    dots: tuple[Mark, ...]  # empty when there are too many to draw one by one
-    bars: tuple[tuple[float, float, float], ...]  # left, width, height as a share of the tallest
+    good: str  # paths of dots, of values that support the claim and of those that do not
+    bad: str
+    bars: tuple[tuple[float, float, float], ...]  # left, width, height; when there are too many to draw one by one
     n: int
     missing: int  # values that are null
     on_good_side: int
@@ -131,34 +123,43 @@ def strip(claim: Claim, *, start: float, stop: float) -> Strip | None:
     Returns:
         None when there is nothing to draw.
     """
-    found = [(value, unit) for value, unit in zip(claim.values, claim.units, strict=True) if value is not None]
+    found = sorted(value for value in claim.values if value is not None)
     if not found:
         return None
     axis = spanning([claim], start=start, stop=stop, values=True)
     width = (stop - start) / DOT_BINS
-    bins: dict[int, list[tuple[float, str]]] = {}
-    for value, unit in sorted(found):
-        bins.setdefault(min(int((axis(value) - start) / width), DOT_BINS - 1), []).append((value, unit))
+    bins: dict[int, list[float]] = {}
+    for value in found:
+        bins.setdefault(min(int((axis(value) - start) / width), DOT_BINS - 1), []).append(value)
     tallest = max(len(members) for members in bins.values())
+    many = tallest > MOST_DOTS
+    dots = [] if many else list(_dots(claim, bins, start, width))
     return Strip(
         axis=axis,
         plot=plot(claim, axis),
-        dots=() if tallest > MOST_DOTS else tuple(_dots(claim, bins, start, width)),
-        bars=()
-        if tallest <= MOST_DOTS
-        else tuple((round(start + i * width, 1), round(width, 1), len(m) / tallest) for i, m in sorted(bins.items())),
+        good=dotted((x, y) for supports, x, y in dots if supports),
+        bad=dotted((x, y) for supports, x, y in dots if not supports),
+        bars=tuple(
+            (round(start + i * width, 1), round(width - 1, 1), round(84 * len(m) / tallest, 1))
+            for i, m in sorted(bins.items())
+        )
+        if many
+        else (),
         n=len(found),
         missing=len(claim.values) - len(found),
-        on_good_side=sum(good(claim, value) for value, _ in found),
+        on_good_side=sum(good(claim, value) for value in found),
     )
 
 
-def _dots(claim: Claim, bins: Mapping[int, Sequence[tuple[float, str]]], start: float, width: float) -> Iterable[Mark]:
+def _dots(
+    claim: Claim, bins: Mapping[int, Sequence[float]], start: float, width: float
+) -> Iterable[tuple[bool, float, float]]:
+    """Whether it supports the claim, and where it is drawn, of each value."""
     for index, members in sorted(bins.items()):
-        for level, (value, unit) in enumerate(members):
-            yield Mark(
-                x=round(start + (index + 0.5) * width, 1),
-                level=level,
-                good=good(claim, value),
-                label=f"{unit}: {value:.4g}",
-            )
+        for level, value in enumerate(members):
+            yield good(claim, value), round(start + (index + 0.5) * width, 1), round(GROUND - 4 - 6.2 * level, 1)
+
+
+def dotted(points: Iterable[tuple[float, float]]) -> str:
+    """A path whose strokes have no length: with round ends each is a dot, at a tenth of what a circle takes."""
+    return "".join(f"M{x:g} {y:g}h0" for x, y in points)

@@ -7,9 +7,10 @@ from textwrap import wrap
 from reports import pictures, wording
 from reports.axis import Axis, around
 from reports.diff import Change, Diff
+from reports.galleries import ROOM
 from reports.page import page
 from reports.paired import Paired, Unit
-from reports.pictures import Pair
+from reports.pictures import Album, Frames, Full, Unreadable
 from reports.schema import Claim, Overlay
 from reports.terminal import WIDTH, printable
 
@@ -51,8 +52,8 @@ class Seen:
 
     name: str
     unit: Unit | None
-    old: Pair | None
-    new: Pair | None
+    old: Frames | None
+    new: Frames | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +166,7 @@ def render(found: Diff) -> str:
     moved = [change for change in found.moved if not change.turned]
     shown = [*found.turned, *moved]
     largest = max((_reach(change) for change in shown), default=0.0) or 1.0
+    album = Album(room=ROOM)
     return page(
         "diff.html",
         found=found,
@@ -172,10 +174,13 @@ def render(found: Diff) -> str:
         turned=found.turned,
         moved=moved,
         axis=Axis(low=-largest, high=largest, start=ROW[0], stop=ROW[1]),
-        cards=[_card(number, change, drawn=number < FEW) for number, change in enumerate(shown)],
+        cards=[_card(number, change, album, drawn=number < FEW) for number, change in enumerate(shown)],
         difference=difference,
         note=NOT_A_TEST,
         several=len(found.models) > 1,
+        plates=album.plates.values(),
+        heat=pictures.heat_stops(),
+        tables=pictures.heat_tables(),
     )
 
 
@@ -187,14 +192,14 @@ def _reach(change: Change) -> float:
     return max(map(abs, (paired.mean, *(paired.interval or ())))) / paired.scale
 
 
-def _card(number: int, change: Change, *, drawn: bool) -> Card:
+def _card(number: int, change: Change, album: Album, *, drawn: bool) -> Card:
     units = () if change.paired is None else change.paired.units
     return Card(
         number=number,
         change=change,
         scatter=_scatter(units) if drawn else None,
         units=units[:MOST_UNITS],
-        seen=tuple(_seen(change, units)) if drawn else (),
+        seen=tuple(_seen(change, units, album)) if drawn else (),
     )
 
 
@@ -217,14 +222,15 @@ def _scatter(units: Sequence[Unit]) -> Scatter | None:
     return Scatter(dots=dots, across=across, up=up)
 
 
-def _seen(change: Change, units: Sequence[Unit]) -> Iterable[Seen]:
+def _seen(change: Change, units: Sequence[Unit], album: Album) -> Iterable[Seen]:
     """Of the units that both runs kept a picture of (or else one of them), those that moved most."""
     old, new = _overlays(change.old), _overlays(change.new)
     moved = {unit.name: unit for unit in units}
     names = [name for name in moved if name in old or name in new] or [name for name in new if name in old]
     both = [name for name in names if name in old and name in new]
     for name in (both or names)[:MOST_PICTURES]:
-        yield Seen(name=name, unit=moved.get(name), old=_picture(old.get(name)), new=_picture(new.get(name)))
+        before, after = (_picture(run.get(name), album) for run in (old, new))
+        yield Seen(name=name, unit=moved.get(name), old=before, new=after)
 
 
 def _overlays(claim: Claim) -> dict[str, Overlay]:
@@ -236,5 +242,8 @@ def _overlays(claim: Claim) -> dict[str, Overlay]:
     return found
 
 
-def _picture(overlay: Overlay | None) -> Pair | None:
-    return None if overlay is None else pictures.pair(overlay)
+def _picture(overlay: Overlay | None, album: Album) -> Frames | None:
+    try:
+        return None if overlay is None else album.frames(overlay)
+    except (Full, Unreadable):
+        return None

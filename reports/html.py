@@ -5,8 +5,6 @@ folder, and drawings that hold numbers only.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,16 +12,18 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import axis, pictures, wording
+from reports import axis, charts, pictures, wording
 from reports.axis import Axis, Plot, Strip
-from reports.pictures import Pair, Series
-from reports.schema import Audit, Claim, Curve, Overlay, Results, Table, write_atomically
+from reports.charts import Chart
+from reports.galleries import ROOM, Gallery, galleries
+from reports.pictures import Album
+from reports.schema import UNSHOWN, Audit, Claim, Curve, Results, Table, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 ROW = (10.0, 250.0)  # pixels of the interval column
 STRIP = (12.0, 548.0)  # pixels of a claim's own figure
-COLUMNS = 3  # of pictures
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+MOST_HELD = 12  # claims that keep a release back and are named before the contents; the table has them all
 FEW = 8  # claims that are all unfolded; in longer reports only those that keep a release back
 
 
@@ -49,15 +49,6 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A curve, drawn."""
-
-    curve: Curve
-    drawing: Markup
-    legend: tuple[Series, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Card:
     """A claim with its figures."""
 
@@ -65,8 +56,7 @@ class Card:
     claim: Claim
     unfolded: bool
     strip: Strip | None
-    pairs: tuple[tuple[Overlay, Pair | None], ...]
-    columns: int  # of the pictures: those of one image stand in one row
+    gallery: Gallery | None
     charts: tuple[Chart, ...]
     tables: tuple[Table, ...]
 
@@ -84,23 +74,49 @@ class Section:
         """Its question, or its name when nobody wrote one."""
         return self.audit.title if self.audit else self.name
 
+    @property
+    def tally(self) -> list[tuple[str, int]]:
+        """How many of its claims got each verdict."""
+        return wording.tally([card.claim for card in self.cards])
 
-def render(results: Results) -> str:
-    """The report as one HTML document that needs no network and no JavaScript."""
+
+def render(results: Results, *, room: int = ROOM) -> str:
+    """The report as one HTML document that needs no network and no JavaScript.
+
+    Args:
+        results: The run.
+        room: Characters that pictures may take.
+    """
+    album = Album(room=room)
     return (
         environment()
         .get_template("template.html")
         .render(
             results=results,
             groups=_groups(results),
-            sections=_sections(results),
+            sections=_sections(results, album),
+            held_back=_held_back(results),
+            most_held=MOST_HELD,
             asides=wording.asides(results.claims),
-            tally=[(v, sum(c.verdict == v for c in results.claims)) for v in wording.VERDICTS],
+            tally=wording.tally(results.claims),
+            plates=album.plates.values(),
+            room=room,
             style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
             heat=pictures.heat_stops(),
+            tables=pictures.heat_tables(),
             words=wording,
         )
     )
+
+
+def _holds_back(claim: Claim) -> bool:
+    return claim.gates and claim.counts in UNSHOWN
+
+
+def _held_back(results: Results) -> list[tuple[int, Claim]]:
+    """Claims that keep the release back, with their places, those that fail first."""
+    found = [(number, claim) for number, claim in wording.judged(results.claims) if _holds_back(claim)]
+    return sorted(found, key=lambda one: wording.VERDICTS.index(one[1].counts))
 
 
 def write(results: Results, path: Path | str) -> None:
@@ -154,50 +170,30 @@ def _groups(results: Results) -> list[Group]:
     return groups
 
 
-def _sections(results: Results) -> list[Section]:
+def _sections(results: Results, album: Album) -> list[Section]:
     documented = {audit.name: audit for audit in results.audits}
+    judged = wording.judged(results.claims)
+    shown = galleries(judged, album)
     few = len(results.claims) <= FEW
     return [
         Section(
             name=name,
             audit=documented.get(name),
-            cards=tuple(_cards(((i, c) for i, c in wording.judged(results.claims) if c.audit == name), few=few)),
+            cards=tuple(
+                _card(number, claim, shown.get(number), few) for number, claim in judged if claim.audit == name
+            ),
         )
         for name in _names(results)
     ]
 
 
-def _cards(numbered: Iterable[tuple[int, Claim]], *, few: bool) -> Iterable[Card]:
-    for number, claim in numbered:
-        yield Card(
-            number=number,
-            claim=claim,
-            unfolded=few or (claim.gates and claim.verdict in ("FAIL", "INCONCLUSIVE", "ERROR")),
-            strip=axis.strip(claim, start=STRIP[0], stop=STRIP[1]),
-            pairs=tuple(_pairs(claim)),
-            columns=_columns(claim),
-            charts=tuple(_charts(number, claim)),
-            tables=tuple(item for item in claim.evidence if isinstance(item, Table)),
-        )
-
-
-def _pairs(claim: Claim) -> Iterable[tuple[Overlay, Pair | None]]:
-    overlays = [item for item in claim.evidence if isinstance(item, Overlay)]
-    for overlay in sorted(overlays, key=lambda item: item.role != "worst"):
-        yield overlay, pictures.pair(overlay)
-
-
-def _columns(claim: Claim) -> int:
-    shown = Counter((item.role, item.unit) for item in claim.evidence if isinstance(item, Overlay))
-    most = max(shown.values(), default=1)
-    return most if 1 < most <= COLUMNS + 1 else COLUMNS
-
-
-def _charts(number: int, claim: Claim) -> Iterable[Chart]:
-    curves = [item for item in claim.evidence if isinstance(item, Curve)]
-    for place, curve in enumerate(curves):
-        yield Chart(
-            curve=curve,
-            drawing=Markup(pictures.chart(curve, prefix=f"c{number}-{place}")),
-            legend=tuple(pictures.legend(curve)),
-        )
+def _card(number: int, claim: Claim, gallery: Gallery | None, few: bool) -> Card:
+    return Card(
+        number=number,
+        claim=claim,
+        unfolded=few or _holds_back(claim),
+        strip=axis.strip(claim, start=STRIP[0], stop=STRIP[1]),
+        gallery=gallery,
+        charts=tuple(charts.chart(item) for item in claim.evidence if isinstance(item, Curve)),
+        tables=tuple(item for item in claim.evidence if isinstance(item, Table)),
+    )

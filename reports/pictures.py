@@ -1,122 +1,152 @@
-"""Pictures for the report: saliency over its image, and curves. No text of others is drawn into them."""
+"""Pictures for the report: each image, map and outline once, small, to be laid over one another by the page."""
 
 import base64
-import re
 import warnings
 from binascii import Error as NotBase64
-from dataclasses import dataclass
-from io import BytesIO, StringIO
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from reports.axis import HUGE
-from reports.schema import Curve, Overlay
+from reports.schema import Overlay
 
-QUALITY = 80
-SMALLEST = 128  # pictures below this are enlarged, pixel by pixel: JPEG would smear a 32x32 image
-COLOURS = ("#0b5fa5", "#c8501e", "#1b8a6b", "#a23f97", "#b98400", "#3f9fd8", "#5b6470")  # after Okabe and Ito 2008
-DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
-# inferno without its black end: over a photograph, black would read as shadow instead of as "little"
-HEAT = (mpl.colormaps["inferno"](np.linspace(0.25, 1.0, 256))[:, :3] * 255).astype(np.float32)
+LONGEST = 176  # pixels of a picture's longer side: as large as it is shown
+LONGEST_MAP = 88  # of a map's, which is smooth
+SMALL = 128  # pictures below this are kept as they are: JPEG would smear them
+TINY = 64  # pictures below this are enlarged pixel by pixel
+# Points of inferno, evenly spaced, without its black end: over a photograph, black would read as shadow rather than as
+# "little". Even in lightness, so that it is read alike without red, without green, and in grey.
+HEAT = (
+    (87, 16, 110),
+    (113, 25, 110),
+    (138, 34, 106),
+    (163, 44, 97),
+    (188, 55, 84),
+    (210, 70, 68),
+    (228, 90, 49),
+    (241, 115, 29),
+    (249, 142, 9),
+    (252, 172, 17),
+    (249, 203, 53),
+    (242, 234, 105),
+    (252, 255, 164),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    """An image and its overlay, if it has one, as data URIs, with the wall as a percentage of the height."""
+class Plate:
+    """One encoded picture."""
+
+    name: str  # the id that the page refers to it by
+    uri: str
+    width: int  # of the picture it belongs to, in pixels as they were measured
+    height: int
+    enlarged: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """An image and what lies over it, by the names of their plates."""
 
     image: str
-    overlay: str | None
+    saliency: str | None
+    outline: str | None
     width: int
     height: int
-    wall: float | None
+    wall: int | None  # the first row behind it
 
 
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """How one line of a chart looks, for the legend beside it."""
+@dataclass(kw_only=True)
+class Album:
+    """Plates by what they were made of: the same picture is in a report once, however many claims show it."""
 
-    name: str
-    colour: str
-    dash: str  # SVG's stroke-dasharray
+    room: int  # characters that plates may still take
+    plates: dict[tuple[str, str], Plate] = field(default_factory=dict)
+
+    def frames(self, overlay: Overlay) -> Frames:
+        """The frames of an overlay, whose plates are added as far as they are new.
+
+        Args:
+            overlay: With pictures as results.json holds them.
+
+        Raises:
+            Full: They take more; nothing was added.
+            Unreadable: A picture cannot be read, or two of them differ in size.
+        """
+        asked = {"image": overlay.image, "saliency": overlay.saliency, "outline": overlay.outline}
+        found = {kind: self._plate(kind, text) for kind, text in asked.items() if text is not None}
+        image = found["image"]
+        if any((plate.width, plate.height) != (image.width, image.height) for plate in found.values()):
+            raise Unreadable
+        new = {(kind, asked[kind] or ""): plate for kind, plate in found.items()}
+        new = {key: plate for key, plate in new.items() if key not in self.plates}
+        taken = sum(len(plate.uri) for plate in new.values())
+        if taken > self.room:
+            raise Full
+        self.plates |= new
+        self.room -= taken
+        return Frames(
+            image=image.name,
+            saliency=found["saliency"].name if "saliency" in found else None,
+            outline=found["outline"].name if "outline" in found else None,
+            width=image.width,
+            height=image.height,
+            wall=None if overlay.dead_from_row is None else min(max(overlay.dead_from_row, 0), image.height),
+        )
+
+    def _plate(self, kind: str, text: str) -> Plate:
+        return self.plates.get((kind, text)) or _made(kind, text, name=f"p{len(self.plates)}{kind[0]}")
 
 
-def pair(overlay: Overlay) -> Pair | None:
-    """Decode, lay the map over the image, encode again.
+class Full(Exception):
+    """The pictures do not fit into what a report may take."""
 
-    Returns:
-        None when a picture cannot be read or the two differ in size: the report then says so in its place.
-    """
+
+class Unreadable(Exception):
+    """What should be a picture is none."""
+
+
+def _made(kind: str, text: str, *, name: str) -> Plate:
+    coded: Callable[[Image.Image, str], str] = {"image": _photograph, "saliency": _map, "outline": _lines}[kind]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = _decode(overlay.image, "JPEG").convert("RGB")
-            saliency, marked = (
-                None if plane is None else _decode(plane, "PNG").convert("L")
-                for plane in (overlay.saliency, overlay.outline)
-            )
+            source = BytesIO(base64.b64decode(text, validate=True))
+            picture = Image.open(source, formats=["JPEG" if kind == "image" else "PNG"])
+            uri = coded(picture, text)
     except (NotBase64, OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None
-    if any(plane is not None and plane.size != image.size for plane in (saliency, marked)):
-        return None
-    height = image.height
-    factor = -(-SMALLEST // max(image.size))
-    if factor > 1:
-        size = (image.width * factor, image.height * factor)
-        image = image.resize(size, Image.Resampling.NEAREST)
-        saliency, marked = (
-            None if plane is None else plane.resize(size, Image.Resampling.NEAREST) for plane in (saliency, marked)
-        )
-    shown = [np.asarray(image)]
-    if saliency is not None:
-        shown.append(_heat(np.asarray(image), np.asarray(saliency)))
-    if marked is not None:
-        shown = [_outlined(picture, np.asarray(marked) > 127) for picture in shown]
-    row = overlay.dead_from_row
-    coded = [_jpeg(Image.fromarray(picture)) for picture in shown]
-    return Pair(
-        image=coded[0],
-        overlay=coded[1] if saliency is not None else None,
-        width=image.width,
-        height=image.height,
-        wall=None if row is None else round(100 * min(max(row, 0), height) / height, 2),
-    )
+        raise Unreadable from None
+    return Plate(name=name, uri=uri, width=picture.width, height=picture.height, enlarged=max(picture.size) < TINY)
 
 
-def _decode(text: str, kind: str) -> Image.Image:
-    return Image.open(BytesIO(base64.b64decode(text, validate=True)), formats=[kind])
+def _photograph(picture: Image.Image, given: str) -> str:
+    """As it is if it is small: coding it once more would cost more than it saves."""
+    if max(picture.size) < SMALL:
+        picture.load()
+        return f"data:image/jpeg;base64,{given}"
+    return _uri(_within(picture.convert("RGB"), LONGEST), "JPEG", quality=70, optimize=True)
 
 
-def _heat(image: NDArray[np.uint8], saliency: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colour where the map is high, a pale grey photograph where it is low.
-
-    Args:
-        image: [h, w, 3].
-        saliency: [h, w]; 255 is the map's maximum.
-    """
-    share = (saliency.astype(np.float32) / 255)[..., None]
-    luma = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    grey = 60 + 0.62 * luma[..., None]
-    alpha = 0.88 * share**0.75
-    blended: NDArray[np.uint8] = ((1 - alpha) * grey + alpha * HEAT[saliency]).round().astype(np.uint8)
-    return blended
+def _map(picture: Image.Image, _given: str) -> str:
+    """In grey, which is a third of the size: the page colours it."""
+    return _uri(_within(picture.convert("L"), LONGEST_MAP), "WEBP", quality=85, method=2)
 
 
-def _outlined(picture: NDArray[np.uint8], marked: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A white line just inside what is marked and a dark one just outside, to be seen on any ground.
-
-    Args:
-        picture: [h, w, 3].
-        marked: [h, w].
-    """
-    drawn = picture.copy()
-    drawn[_grown(marked) & ~marked] = 20
-    drawn[marked & _grown(~marked)] = 255
-    return drawn
+def _lines(picture: Image.Image, _given: str) -> str:
+    """A white line just inside what is marked and a dark one just outside, to be seen on any ground."""
+    mask = _within(picture.convert("L"), LONGEST)
+    factor = -(-SMALL // max(mask.size))
+    enlarged = mask.resize((mask.width * factor, mask.height * factor), Image.Resampling.NEAREST)
+    marked = np.asarray(enlarged) > 127
+    drawn = np.zeros(marked.shape, dtype=np.uint8)
+    drawn[_grown(marked) & ~marked] = 1
+    drawn[marked & _grown(~marked)] = 2
+    lines = Image.fromarray(drawn, mode="P")
+    lines.putpalette([0, 0, 0, 20, 20, 20, 255, 255, 255])
+    return _uri(lines, "PNG", transparency=0, bits=2, optimize=True)
 
 
 def _grown(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -125,64 +155,36 @@ def _grown(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return around[1:-1, 1:-1] | around[:-2, 1:-1] | around[2:, 1:-1] | around[1:-1, :-2] | around[1:-1, 2:]
 
 
-def _jpeg(image: Image.Image) -> str:
+def _within(picture: Image.Image, longest: int) -> Image.Image:
+    """Not longer than that, with its edges where they were."""
+    scale = longest / max(picture.size)
+    if scale >= 1:
+        return picture
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.BOX)
+
+
+def _uri(picture: Image.Image, kind: str, **options: object) -> str:
     buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def heat_stops(count: int = 12) -> list[tuple[str, str]]:
     """The overlay's colours over mid-grey, for a legend: (offset in percent, colour)."""
     stops = []
     for share in np.linspace(0, 1, count):
-        alpha = 0.88 * share**0.75
-        red, green, blue = (1 - alpha) * 140 + alpha * HEAT[round(255 * share)]
+        *colour, opacity = (np.interp(share, np.linspace(0, 1, len(table)), table) for table in heat_tables().values())
+        red, green, blue = ((1 - opacity) * 140 + opacity * 255 * channel for channel in colour)
         stops.append((f"{100 * share:.0f}%", f"rgb({red:.0f} {green:.0f} {blue:.0f})"))
     return stops
 
 
-def legend(curve: Curve) -> list[Series]:
-    """Names and looks of a chart's lines, in the order that `chart` draws them."""
-    return [
-        Series(name=name, colour=COLOURS[i % len(COLOURS)], dash=("", "5 3", "1.5 2.5", "6 3 1.5 3")[_lap(i)])
-        for i, name in enumerate(curve.series)
-    ]
+def heat_tables() -> dict[str, list[float]]:
+    """Red, green, blue and opacity of a map's values from 0 to its maximum, evenly spaced, for the filter of the page.
 
-
-def _lap(index: int) -> int:
-    return index // len(COLOURS) % len(DASHES)
-
-
-def chart(curve: Curve, *, prefix: str) -> str:
-    """An SVG with lines and numbers only: title, labels and legend are the template's, which escapes them.
-
-    Args:
-        curve: What to draw; null is a gap.
-        prefix: Put before every id, so that several drawings can share a page.
+    Colour where the map is high, nothing where it is low: it lies over the image in grey.
     """
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reports", "font.size": 9, "axes.linewidth": 0.8}):
-        figure = Figure(figsize=(5.6, 2.5), layout="constrained")
-        axes = figure.add_subplot()
-        for i, ys in enumerate(curve.series.values()):
-            values = [float("nan") if y is None else y for y in ys]
-            axes.plot(
-                np.clip(curve.x, -HUGE, HUGE),
-                np.clip(values, -HUGE, HUGE),
-                color=COLOURS[i % len(COLOURS)],
-                linestyle=DASHES[_lap(i)],
-                linewidth=1.7,
-                marker="o" if len(curve.x) <= 24 else "",
-                markersize=2.8,
-            )
-        axes.grid(axis="y", color="#e4e2dc", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color("#9a9a94")
-        axes.tick_params(length=0, labelcolor="#55595f")
-        buffer = StringIO()
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # a report of the same run is the same bytes
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", drawing)
-    return re.sub(r' width="[^"]*pt" height="[^"]*pt"', "", drawing, count=1)
+    channels = {name: [round(one[i] / 255, 3) for one in HEAT] for i, name in enumerate("RGB")}
+    shares = np.linspace(0, 1, len(HEAT))
+    return channels | {"A": [round(0.88 * float(share) ** 0.75, 3) for share in shares]}

@@ -89,28 +89,6 @@ class Data(Record):
     skipped: Many[Skipped]
 
 
-class Audit(Record):
-    """A question, as its docstring documents it."""
-
-    name: str
-    version: str
-    title: str
-    measures: str
-    why: str
-    limits: str
-    caught_by: Many[str]
-    references: str
-
-
-class Measure(Record):
-    """What the numbers of a claim are."""
-
-    name: str
-    unit: str
-    direction: Literal["above", "within"]
-    """The whole interval must lie above the margin, or inside (-margin, margin)."""
-
-
 class Estimate(Record):
     """A number is never bare."""
 
@@ -129,6 +107,44 @@ class Estimate(Record):
         return self
 
 
+class Calibration(Record):
+    """How often a claim reached the verdict that a control, a model of known truth, calls for, over seeds."""
+
+    control: str
+    defect: str | None
+    """What was planted; null: a clean twin, where anything but PASS is a false alarm."""
+    claim: str
+    must: Answer
+    verdicts: dict[str, int]
+    """Verdict -> seeds."""
+    share: Estimate
+    """Of the seeds that reached it; `n` are the seeds."""
+
+
+class Audit(Record):
+    """A question, as its docstring documents it."""
+
+    name: str
+    version: str
+    title: str
+    measures: str
+    why: str
+    limits: str
+    caught_by: Many[str]
+    references: str
+    calibration: Many[Calibration] = ()
+    """How often it is right itself, measured when it was made. Since 1.1."""
+
+
+class Measure(Record):
+    """What the numbers of a claim are."""
+
+    name: str
+    unit: str
+    direction: Literal["above", "within"]
+    """The whole interval must lie above the margin, or inside (-margin, margin)."""
+
+
 class Cost(Record):
     """Images sent through the subject, and the time it took."""
 
@@ -142,7 +158,8 @@ class Overlay(Record):
 
     type: Literal["overlay"]
     unit: str
-    role: Literal["worst", "typical"]
+    role: Literal["worst", "typical", "best"]
+    """Best: since 1.1."""
     value: float | None
     caption: str
     image: str

@@ -1,9 +1,10 @@
 """Numbers and verdicts in words. Plain text: whoever writes HTML escapes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import floor, log10
+from statistics import fmean
 
-from reports.schema import Claim, Estimate, Results
+from reports.schema import Calibration, Claim, Curve, Estimate, Results
 
 VERDICTS = ("FAIL", "ERROR", "INCONCLUSIVE", "PASS", "NOT_APPLICABLE")  # what a reader must see first comes first
 VERDICT_WORDS = {
@@ -14,6 +15,7 @@ VERDICT_WORDS = {
     "ERROR": "Error",
 }
 SEVERAL = 3  # claims that do not apply for one reason are told together from here on
+READ = 4  # lines of a chart that are told in words
 KIND_WORDS = {"MFT": "minimum functionality test", "INV": "invariance test", "DIR": "directional expectation test"}
 SEVERITY_WORDS = {"gate": "gates", "warn": "warns", "info": "informs"}
 EXIT_CODES = {
@@ -135,6 +137,86 @@ def numbers(claim: Claim) -> str:
     return (
         f"{point(claim)} {interval(claim)}, {percent(estimate.level)} {kind}, n = {estimate.n:,}; needs {needs(claim)}"
     )
+
+
+def tally(claims: Sequence[Claim]) -> list[tuple[str, int]]:
+    """How many claims got each verdict, of those verdicts that any got."""
+    counts = [(verdict, sum(claim.verdict == verdict for claim in claims)) for verdict in VERDICTS]
+    return [(verdict, count) for verdict, count in counts if count]
+
+
+def number(value: float) -> str:
+    """Three digits, with a minus sign that does not break from its number."""
+    return f"{value:.3g}".replace("-", "−")
+
+
+def worst(claim: Claim, most: int = 3) -> str:
+    """The units that say most against a claim, with their values, for example "n01/a.jpg (−0.2)"."""
+    found = [(v, unit) for v, unit in zip(claim.values, claim.units, strict=True) if v is not None]
+    inward = claim.measure.direction == "within"
+    ranked = sorted(found, key=lambda one: -abs(one[0]) if inward else one[0])
+    return ", ".join(f"{unit} ({number(value)})" for value, unit in ranked[:most])
+
+
+def read_curve(curve: Curve) -> str:
+    """What the lines of a chart do, in words."""
+    lines = {
+        name: [(x, y) for x, y in zip(curve.x, ys, strict=True) if y is not None] for name, ys in curve.series.items()
+    }
+    lines = {name: sorted(points) for name, points in lines.items() if points}
+    if not lines:
+        return "Nothing in it was measured."
+    ys = [y for points in lines.values() for _, y in points]
+    told = list(lines.items())[:READ]
+    courses = [f"{name} {_course([y for _, y in points], max(ys) - min(ys))}" for name, points in told]
+    more = f"; and {len(lines) - READ} more lines" if len(lines) > READ else ""
+    xs = [x for points in lines.values() for x, _ in points]
+    return f"From {number(min(xs))} to {number(max(xs))} ({curve.x_label}): {'; '.join(courses)}{more}.{_apart(lines)}"
+
+
+def _course(values: Sequence[float], spread: float) -> str:
+    """Where a line begins and ends, and how far it leaves that stretch, if by more than a tenth of what is drawn."""
+    first, last = values[0], values[-1]
+    if len(values) == 1:
+        return f"is {number(first)}"
+    level = number(first) == number(last)
+    said = f"{'begins and ends at' if level else 'falls from' if last < first else 'rises from'} {number(first)}"
+    said += "" if level else f" to {number(last)}"
+    if min(first, last) - min(values) > spread / 10:
+        said += f", by way of {number(min(values))}"
+    if max(values) - max(first, last) > spread / 10:
+        said += f", by way of {number(max(values))}"
+    return said
+
+
+def _apart(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Which of several lines lies lowest and which highest."""
+    if len(lines) < 2:
+        return ""
+    means = {name: fmean(y for _, y in points) for name, points in lines.items()}
+    low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    return f" On average {low} lies lowest ({number(means[low])}) and {high} highest ({number(means[high])})."
+
+
+def calibrated(rows: Sequence[Calibration]) -> str:
+    """How often an audit, or one of its claims, is right itself, in a sentence."""
+    said = []
+    for passes, what in (
+        (False, "where a defect was planted, {} of {} verdicts said so"),
+        (True, "where none was, {} of {} passed"),
+    ):
+        asked = [row for row in rows if (row.must == "PASS") == passes]
+        if asked:
+            reached = sum(row.verdicts.get(row.must, 0) for row in asked)
+            said.append(what.format(f"{reached:,}", f"{sum(row.share.n for row in asked):,}"))
+    if not said:
+        return ""
+    return f"Put to models whose truth is known, over {max(row.share.n for row in rows)} seeds: {'; '.join(said)}."
+
+
+def calibration(claim: Claim, rows: Sequence[Calibration]) -> str:
+    """How often a claim is right itself, whatever its parameters; empty where it was not measured."""
+    return calibrated([row for row in rows if claim.id == row.claim or claim.id.startswith(f"{row.claim}[")])
 
 
 def asides(claims: Sequence[Claim]) -> dict[tuple[str, str], list[Claim]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from audits.calibration import of_audit
 from benchmarks import calibration
 from benchmarks.calibration import Row, current, page
 from fixtures.controls.registry import ABOUT
@@ -46,6 +47,18 @@ def test_rates_of_another_version_are_dropped(
     file.write_text(json.dumps([{**vars(known), "version": version or known.version}]))
     monkeypatch.setattr(calibration, "FOUND", file)
     assert current()[KEY].seeds == kept
+
+
+def test_a_run_hands_on_the_rates_of_the_audit_as_it_is_now() -> None:
+    rows = of_audit("wall", current()[KEY].version)
+    found = {(row["control"], row["claim"]): row for row in rows}
+
+    assert {row["must"] for row in rows} >= {"PASS", "FAIL"}
+    assert all(sum(row["verdicts"].values()) == row["share"]["n"] > 0 for row in rows)
+    assert all((row["defect"] is None) == (row["must"] == "PASS") for row in rows if row["control"] == "clean")
+    known = found[KEY]
+    assert known["share"]["point"] == known["verdicts"].get("FAIL", 0) / known["share"]["n"]
+    assert of_audit("wall", "another") == []
 
 
 def test_every_control_is_asked_and_a_clean_twin_about_every_claim() -> None:

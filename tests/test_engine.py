@@ -14,7 +14,7 @@ from torch import Tensor
 from camcore import engine
 from camcore.cost import count
 from camcore.degeneracy import Degeneracy
-from camcore.engine import LOOKS, Row, Terms, evaluate, shuffled
+from camcore.engine import LOOKS, Row, Terms, evaluate, rank, shuffled
 from camcore.images import Batch, Dataset
 from camcore.record import ZeroGradient
 from camcore.statistics import confidence_sequence, p_value
@@ -408,7 +408,7 @@ def test_too_few_images_decide_nothing(subject: Classifier) -> None:
     assert verdict.n_needed == 16
 
 
-def test_evidence_comes_from_the_worst_and_the_typical_whatever_the_batch_size(subject: Classifier) -> None:
+def test_evidence_comes_from_the_worst_the_typical_and_the_best_whatever_the_batch_size(subject: Classifier) -> None:
     def show(_subject: Classifier, batch: Batch, rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
         return (Table(title="chosen", columns=("id",), rows=tuple((one,) for one in batch.ids)),)
 
@@ -419,14 +419,34 @@ def test_evidence_comes_from_the_worst_and_the_typical_whatever_the_batch_size(s
 
     assert shown[0].evidence == shown[1].evidence
     assert rows[:3] == ranked[:3]
-    assert set(rows[3:]) <= set(ranked[len(ranked) // 3 : 2 * len(ranked) // 3])
+    assert set(rows[3:5]) <= set(ranked[len(ranked) // 3 : 2 * len(ranked) // 3])
+    assert rows[5:] == ranked[-1:]
 
 
-def test_progress_is_told_after_every_batch(subject: Classifier) -> None:
+@pytest.mark.parametrize(
+    ("images", "ranks"),
+    [
+        (6, ["worst"] * 3 + ["typical"] * 2 + ["best"]),
+        (4, ["worst"] * 3 + ["best"]),
+        (2, ["worst"] * 2),
+    ],
+)
+def test_of_few_images_the_worst_are_named_first(images: int, ranks: list[str]) -> None:
+    assert [rank(index, images) for index in range(images)] == ranks
+
+
+def test_progress_is_told_after_every_batch_and_look(subject: Classifier) -> None:
     told: list[tuple[int, int]] = []
-    put(subject, constant(1.0), progress=lambda done, planned: told.append((done, planned)))
+    outcomes: list[Outcome] = []
 
-    assert told == [(8, 16), (16, 16)]
+    def watch(done: int, planned: int, so_far: Verdict) -> None:
+        told.append((done, planned))
+        outcomes.append(so_far.outcome)
+
+    verdict = put(subject, constant(1.0), progress=watch)
+
+    assert list(dict.fromkeys(told)) == [(8, 16), (16, 16)]
+    assert outcomes[-1] is verdict.outcome
 
 
 @pytest.mark.slow

@@ -165,9 +165,10 @@ def test_pictures_of_a_unit_stand_side_by_side():
     new = judged("FAIL", values=[value - 0.1 for value in OLD], evidence=[overlay() | {"unit": UNITS[3]}])
     page = diff_shown.render(compared(run(old), run(new)))
 
-    assert page.count("data:image") == 4
-    assert f'alt="{UNITS[3]}, old: saliency over the image"' in page
-    assert f'alt="{UNITS[3]}, new: saliency over the image"' in page
+    assert page.count('class="frame"') == 4
+    assert page.count("data:image") == 2  # both runs kept the same picture and map, which is in the file once
+    assert f'aria-label="{UNITS[3]}, old: the saliency map over the image"' in page
+    assert f'aria-label="{UNITS[3]}, new: the saliency map over the image"' in page
 
 
 @pytest.mark.parametrize("text", HOSTILE)

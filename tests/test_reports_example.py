@@ -55,6 +55,25 @@ def table() -> dict[str, Any]:
     }
 
 
+def calibrated(name: str, *, clean: bool = False) -> dict[str, Any]:
+    must, other = ("PASS", "FAIL") if clean else ("FAIL", "PASS")
+    return {
+        "control": "clean" if clean else "label_blind",
+        "defect": None if clean else "the label is never looked at",
+        "claim": name,
+        "must": must,
+        "verdicts": {must: 20} if clean else {must: 18, other: 2},
+        "share": {
+            "point": 1.0 if clean else 0.9,
+            "low": 0.83 if clean else 0.68,
+            "high": 1.0 if clean else 0.99,
+            "level": 0.95,
+            "n": 20,
+            "interval": "Clopper-Pearson",
+        },
+    }
+
+
 def claim(index: int = 0, **changes: Any) -> dict[str, Any]:
     verdict = VERDICTS[index % 5]
     severity = SEVERITIES[index % 3]
@@ -162,6 +181,7 @@ def example(claims: list[dict[str, Any]] | None = None, **changes: Any) -> dict[
                 "limits": "See `baseline=blur`.",
                 "caught_by": ["label_blind"],
                 "references": "Petsiuk et al. 2018, arXiv:1806.07421",
+                "calibration": [calibrated(f"{name}/beats_random"), calibrated(f"{name}/beats_random", clean=True)],
             }
             for name in ("deletion", "wall")
         ],

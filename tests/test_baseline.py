@@ -131,7 +131,7 @@ def run(**changes: Any) -> dict[str, Any]:
     ("given", "words"),
     [
         ({"seed": 8}, "was run with seed 7, this run with 8"),
-        ({"profile": "smoke"}, "was run with profile pr, this run with smoke"),
+        ({"profile": "smoke"}, "was run with profile 'pr', this run with 'smoke'"),
         ({"data": ["other"]}, "about other data"),
         ({"data": ["d", "cues"]}, "about other data"),
         ({"subject": "resnet18", "only": False}, "has no model 'resnet18'; it has 'resnet50'"),

@@ -1,5 +1,6 @@
 """The engine: what it measures, when it stops, and what it makes of trouble."""
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count as counting
@@ -473,3 +474,33 @@ def test_data_of_any_order_is_walked_alike(subject: Classifier) -> None:
     data = numbered_dataset(50)
     assert isinstance(data, Dataset)
     assert len(set(shuffled(data, 3)[:20])) == 20
+
+
+def test_no_more_images_are_held_than_a_batch_has_however_many_there_are(subject: Classifier) -> None:
+    def most_alive(n: int) -> int:
+        alive, most = 0, 0
+        made = numbered_dataset(n)
+
+        def gone() -> None:
+            nonlocal alive
+            alive -= 1
+
+        def read(image_id: str) -> Tensor:
+            nonlocal alive, most
+            image = made.read(image_id)
+            weakref.finalize(image, gone)
+            alive += 1
+            most = max(most, alive)
+            return image
+
+        def show(_subject: Classifier, batch: Batch, _rows: Mapping[str, Row]) -> list[Evidence]:
+            return []
+
+        terms = replace(TERMS, budget=n, early=False)
+        verdict = evaluate(
+            CLAIM, brightness, subject, replace(made, read=read), column="value", terms=terms, journal={}, show=show
+        )
+        assert len(verdict.values) == n
+        return most
+
+    assert most_alive(64) == most_alive(512) <= TERMS.batch_size + 1

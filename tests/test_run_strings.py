@@ -48,7 +48,7 @@ UNSEEN = ("\x1b", "\u202e", "\0", "\ud800")  # as bytes: \x1b[31m colours a term
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("hostile")
-    names = [f"{label}/{index} {name}" for label in ("0", "1") for index, name in enumerate(NAMES)]
+    names = [f"{label}/{index} {name}" for label in ("0", "1") for index, name in enumerate((*NAMES, *NAMES[:2]))]
     photos = photographs(folder / "photos", names)
     (photos / "1" / "broken\n\x1b[31m<b>.png").write_bytes(b"\x89PNG")
     factories(folder)
@@ -72,7 +72,7 @@ def written(found: Run, name: str) -> str:
 def test_hostile_names_are_audited_like_any_other(hostile: Run) -> None:
     assert hostile.code in (1, 6), hostile.output
     assert "Traceback" not in hostile.output
-    assert hostile.results["data"][0]["n"] == 2 * len(NAMES)
+    assert hostile.results["data"][0]["n"] == 24
     units = {unit for claim in hostile.results["claims"] for unit in claim["units"]}
     assert any("\n" in unit for unit in units)
     assert any("\u202e" in unit for unit in units)

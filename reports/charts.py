@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reports.axis import HUGE, Axis, dotted
+from reports.axis import HUGE, TINY, Axis, dotted
 from reports.schema import Curve
 
 WIDTH, HEIGHT = 440, 200
@@ -50,7 +50,7 @@ def _drawable(value: float) -> float:
 
 def _axis(values: Sequence[float], start: float, stop: float, *, pad: float = 0.0) -> Axis:
     low, high = min(values, default=0.0), max(values, default=1.0)
-    if low == high:
+    if high - low <= TINY:
         low, high = low - (0.1 * abs(low) or 0.5), high + (0.1 * abs(high) or 0.5)
     room = pad * (high - low)
     return Axis(low=low - room, high=high + room, start=start, stop=stop)

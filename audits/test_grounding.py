@@ -26,7 +26,7 @@ no probabilities that a caption is true: most were never shown a false one.
 
 ## Caught by
 
-grounder-colour-only, grounder-sides-swapped, grounder-first-box, grounder-anywhere
+grounder-colour-only, grounder-fixed-boxes, grounder-sides-swapped, grounder-first-box, grounder-anywhere
 
 ## References
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from audits import test_binding as audit
+from audits.test_captions import choice
 from camcore.cost import metered
 from camcore.errors import Undefined
 from camcore.images import Batch, load
@@ -62,6 +63,14 @@ def test_the_oracle_is_right_and_the_others_are_as_their_defect_has_it(bindings:
     for name in ("bag_of_words", "constant"):
         assert not found[name]["interaction"].any()  # and not everything, as an argmax would have it
         assert found[name]["level"].all()
+
+
+@pytest.mark.parametrize("measure", [audit.binding, choice])
+def test_scores_in_half_precision_are_refused_before_they_are_raised(measure, bindings: Bindings) -> None:
+    """Raised first, they look like any others, and what was level stays level."""
+    subject = scorers.scorer("half", lambda images, captions: scorers.oracle(images, captions).half())
+    with pytest.raises(ValueError, match="single precision at least, got torch"):
+        measure(subject, batch(bindings, 0), captions=drawn_captions(bindings))
 
 
 @pytest.mark.slow

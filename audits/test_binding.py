@@ -24,7 +24,7 @@ half as cartoons; a model may bind in photographs and not here, and the other wa
 these captions are not told apart, not why. Half of the groups are right by luck in interaction, a sixth in group.
 Groups of one relation are alike: who does not bind may lean the same way in most of them, by however little, and
 interaction counts that as right or wrong in most; of a network trained on true captions without hard negatives it was
-0.64, with 0.07 of the groups right. group, and the table of what is preferred by how much, tell. Pictures are drawn at
+0.69, with 0.08 of the groups right. group, and the table of what is preferred by how much, tell. Pictures are drawn at
 the model's own size, so that nothing is cut away; photographs of your own (Winoground, pairs of What'sUp, a table:
 docs/data.md) are squashed into it, and a model that would be shown a part of them is refused.
 

@@ -21,7 +21,7 @@ from camcore.cost import Cost, metered
 from camcore.engine import OUT_OF_TIME, Measure, Show, Terms, Watch, evaluate, shuffled
 from camcore.errors import Undefined, Unreliable, one_line
 from camcore.images import Dataset, Images, Progress, load
-from camcore.imagetext import TwoTowers
+from camcore.imagetext import CaptionScorer, TwoTowers
 from camcore.subject import Ability
 from camcore.verdict import Claim, Outcome, Verdict
 from fixtures.artefacts import Artefact
@@ -198,7 +198,7 @@ class Ask:
     ) -> Verdict:
         if question.needs != self.ability:
             reason = f"{self.subject.name} scores {self.ability}, and the question is about {question.needs}"
-            if question.needs == "classes" and isinstance(self.subject, TwoTowers):
+            if question.needs == "classes" and isinstance(self.subject, TwoTowers | CaptionScorer):
                 reason += "; --data with named classes asks it through captions of them"
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
         if cam and self.subject.target_layer is None:

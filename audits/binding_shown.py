@@ -1,5 +1,6 @@
 """What the report shows of binding: the pictures with what was preferred of them, and tables by relation."""
 
+import re
 from collections.abc import Iterable, Mapping
 from statistics import fmean
 
@@ -10,6 +11,7 @@ from camcore.engine import Row, rank
 from camcore.images import Batch, Images
 from camcore.subject import ImageText
 from camcore.verdict import Evidence, Overlay, Table
+from fixtures.datasets.binding_things import COLOURS
 from fixtures.datasets.captions import Captions, Item
 
 RATES = ("interaction", "text", "image", "group")
@@ -47,6 +49,35 @@ def show(
             )
     if tables:
         yield from _tables(rows, captions.by_id)
+        yield from _by_colours(rows, captions.by_id)
+
+
+def _by_colours(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Iterable[Table]:
+    """Of captions that name two colours: every pair by itself, for a liking for one of them shows in no other table."""
+    pairs: dict[tuple[str, ...], list[tuple[Row, float]]] = {}
+    for one, row in rows.items():
+        named = list(
+            dict.fromkeys(re.findall("|".join(rf"\b{name}\b" for name in COLOURS), groups[one].captions[0][0]))
+        )
+        if len(named) == 2:
+            turned = -1.0 if named != sorted(named) else 1.0  # captions in which the first of the pair comes first
+            pairs.setdefault(tuple(sorted(named)), []).append((row, turned))
+    if pairs:
+        yield Table(
+            title="The same by the colours that are named (share with its exact 95 % interval), and by how much, "
+            "whatever the picture, those captions are preferred that put the pair's first colour where the wording has "
+            "its first thing (mean difference)",
+            columns=("colours", "groups", "interaction", "group", "its first colour first by"),
+            rows=tuple(
+                (
+                    " and ".join(pair),
+                    len(part),
+                    *(exact_share(torch.tensor([row[key] for row, _ in part])) for key in ("interaction", "group")),
+                    round(fmean(turned * row["caption_prior"] for row, turned in part), 4),
+                )
+                for pair, part in sorted(pairs.items())
+            ),
+        )
 
 
 def _tables(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Iterable[Table]:

@@ -43,13 +43,26 @@ def _scores(benchmark: str, part: str, items: Sequence[Item], rows: Mapping[str,
         pictures = sum(rows[item.id]["pictures"] for item in items)
         pairs = sum(rows[item.id]["pairs_right"] for item in items) / (pictures / 2)
         sets = sum(rows[item.id]["whole"] for item in items if len(item.pictures) == 4) / (pictures / 4)
-        return [
+        found = [
             ("individual accuracy", f"{_share(items, rows, 'right', 'pictures'):.3f}", luck, n),
             ("pair accuracy", f"{pairs:.3f}", "0.063", n),
             ("set accuracy", f"{sets:.3f}", "0.004", n),
         ]
+        sound = [item for item in items if not whatsup.exchanged(item)]
+        if len(sound) in (0, len(items)):
+            return found
+        without = _scores(benchmark, part, sound, rows)
+        return found + [(f"{name}, less the set with exchanged labels", *rest) for name, *rest in without]
     if f"{part}.json" == RELATION:
-        return [("mean over relations", f"{statistics.macro_mean(right, relations):.3f}", luck, n)]
+        every = "symmetric ones too, but for those in symmetric.txt"
+        return [
+            (
+                f"mean over {len(set(relations))} relations ({every})",
+                f"{statistics.macro_mean(right, relations):.3f}",
+                luck,
+                n,
+            )
+        ]
     if f"{part}.json" == ATTRIBUTION:
         mean = statistics.macro_mean(right, relations, least=ENOUGH)
         return [(f"mean over pairs of attributes with {ENOUGH} pictures or more", f"{mean:.3f}", luck, n)]

@@ -19,13 +19,13 @@ from camcore.cam import PARTIAL, CamMethod
 from camcore.engine import Terms
 from camcore.errors import BadInput, Undefined, one_line
 from camcore.images import Dataset
-from camcore.imagetext import PROBES, TwoTowers, as_classifier, with_map
+from camcore.imagetext import PROBES, CaptionScorer, TwoTowers, as_classifier, scorer_as_classifier, with_map
 from camcore.record import record
 from camcore.subject import Ability, Classifier, Subject
 from camcore.throughput import fastest_batch_size
 from fixtures.controls.registry import control_of
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
-from fixtures.datasets.captions import Captions, drawn_captions, find_captions, has_captions
+from fixtures.datasets.captions import Captions, drawn_captions, find_captions, has_captions, refuse_cut
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
 from fixtures.datasets.grounding_scenes import GroundingScenes, grounding_scenes
 
@@ -82,7 +82,7 @@ def classes(asked: Asked) -> Role:
     from fixtures.datasets.find import default_data, find_dataset  # torchvision's data sets, which a list does not need
 
     subject, settings, policy = asked.subject, asked.settings, asked.policy
-    if isinstance(subject, TwoTowers):
+    if isinstance(subject, TwoTowers | CaptionScorer):
         with trying(asked.spec):
             subject = _prompted(subject, settings)
     if settings.cams and subject.target_layer is None:
@@ -121,12 +121,17 @@ def _pictures(data: Dataset | Captions, subject: Classifier) -> Dataset:
 
 
 def through_captions(subject: Subject, settings: Settings) -> tuple[Ability, ...]:
-    """What a model can do beside what it was made for: two towers classify, if `--data` says which classes."""
+    """What a model can do beside what it was made for: classify through captions, if `--data` says which classes."""
     named = settings.data is not None and not has_captions(settings.data)
-    return ("classes",) if isinstance(subject, TwoTowers) and named else ()
+    return ("classes",) if may_classify(subject) and named else ()
 
 
-def _prompted(subject: TwoTowers, settings: Settings) -> Classifier:
+def may_classify(subject: Subject) -> bool:
+    """Two towers, and scorers of the user's; those of controls read captions of drawn scenes and nothing else."""
+    return isinstance(subject, TwoTowers) or (isinstance(subject, CaptionScorer) and control_of(subject.spec) is None)
+
+
+def _prompted(subject: TwoTowers | CaptionScorer, settings: Settings) -> Classifier:
     """A classifier of the data's classes, by what a caption would call them."""
     from fixtures.datasets.class_names import class_names
 
@@ -134,7 +139,10 @@ def _prompted(subject: TwoTowers, settings: Settings) -> Classifier:
     for template in settings.templates:
         if "{}" not in template:
             raise BadInput(f"--audit-template needs {{}} where the class's name goes, got {template!r}")
-    return as_classifier(with_map(subject, layer=settings.layer), names, templates=settings.templates or TEMPLATES)
+    templates = settings.templates or TEMPLATES
+    if isinstance(subject, CaptionScorer):
+        return scorer_as_classifier(subject, names, templates=templates)
+    return as_classifier(with_map(subject, layer=settings.layer), names, templates=templates)
 
 
 def captions(asked: Asked) -> Role:
@@ -146,7 +154,10 @@ def captions(asked: Asked) -> Role:
             subject = with_map(subject, layer=settings.layer)
             undefined = undefined_methods(as_classifier(subject, PROBES), asked.cams)
     elif settings.layer is not None:
-        raise BadInput(f"--audit-layer {settings.layer!r}: {asked.spec!r} has no tower of images; leave it out")
+        raise BadInput(
+            f"--audit-layer {settings.layer!r}: {asked.spec!r} has no tower of images; leave it out, or return a "
+            "camcore.TwoTowers"
+        )
     if isinstance(asked.data, Dataset):
         raise BadInput(
             f"pictures with labels were given to {subject.name}, which scores captions; "
@@ -155,10 +166,12 @@ def captions(asked: Asked) -> Role:
     # two towers may be given classes: then of captions they are asked about scenes
     if asked.data is not None:
         return Role(subject=subject, dataset=asked.data.dataset, terms=terms, undefined=undefined, captions=asked.data)
-    if settings.data is not None and (has_captions(settings.data) or not isinstance(subject, TwoTowers)):
+    if settings.data is not None and (has_captions(settings.data) or not may_classify(subject)):
         given = find_captions(settings.data, geometry=subject.geometry)
         return Role(subject=subject, dataset=given.dataset, terms=terms, undefined=undefined, captions=given)
-    drawn = binding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
+    size = max(subject.geometry.crop)
+    refuse_cut(subject.geometry, size, size, "drawn scenes")
+    drawn = binding_scenes(asked.policy.images, seed=settings.seed, size=size)
     return Role(
         subject=subject,
         dataset=drawn.first,
@@ -177,7 +190,9 @@ def boxes(asked: Asked) -> Role:
             f"--data {settings.data or 'as given'!r} has no phrases for {asked.spec!r}; leave it out: grounding scenes "
             "are drawn"
         )
-    scenes = grounding_scenes(asked.policy.images, seed=settings.seed, size=max(subject.geometry.crop))
+    size = max(subject.geometry.crop)
+    refuse_cut(subject.geometry, size, size, "drawn scenes")
+    scenes = grounding_scenes(asked.policy.images, seed=settings.seed, size=size)
     return Role(subject=subject, dataset=scenes.first, terms=asked.terms(asked.batch_size or PAIRS), scenes=scenes)
 
 

@@ -19,13 +19,14 @@ Accuracy on captions of real photographs does not show it, where the things name
 
 ## Known limits
 
-Without `--data` the pictures are drawn, of few things, in plain rooms; a model may bind in photographs and not here,
-and the other way round. A score of chance shows that these captions are not told apart, not why. Half of the groups
-are right by luck in interaction, a sixth in group. Groups of one relation are alike: who does not bind may lean the
-same way in most of them, by however little, and interaction counts that as right or wrong in most; of a network trained
-on true captions without hard negatives it was 0.64, with 0.07 of the groups right. group, and the table of what is
-preferred by how much, tell. Pictures are drawn at the model's own size, so that nothing is cut away; photographs of
-your own (Winoground, pairs of What'sUp, a table: docs/data.md) are squashed into it.
+Without `--data` the pictures are drawn, of few things, in plain rooms, half of the groups shaded as in photographs and
+half as cartoons; a model may bind in photographs and not here, and the other way round. A score of chance shows that
+these captions are not told apart, not why. Half of the groups are right by luck in interaction, a sixth in group.
+Groups of one relation are alike: who does not bind may lean the same way in most of them, by however little, and
+interaction counts that as right or wrong in most; of a network trained on true captions without hard negatives it was
+0.69, with 0.08 of the groups right. group, and the table of what is preferred by how much, tell. Pictures are drawn at
+the model's own size, so that nothing is cut away; photographs of your own (Winoground, pairs of What'sUp, a table:
+docs/data.md) are squashed into it, and a model that would be shown a part of them is refused.
 
 ## Caught by
 
@@ -52,7 +53,7 @@ from audits.binding_shown import NEUTRAL, pictures_of, show
 from audits.question import Question
 from camcore.errors import Undefined
 from camcore.images import Batch, Dataset, Images, only
-from camcore.metrics.binding import decided_alone, interaction, priors, right
+from camcore.metrics.binding import decided_alone, in_double, interaction, priors, right
 from camcore.subject import ImageText
 from fixtures.datasets.captions import Captions, Item
 
@@ -111,14 +112,14 @@ def scored(
     said = [[*group.captions, (NEUTRAL,)] for group in groups]
     captions = list(dict.fromkeys(one for kinds in said for wordings in kinds for one in wordings))
     try:
-        found = subject.similarity(pictures.flatten(0, 1), captions).double().unflatten(0, (-1, 3))
+        asked = subject.similarity(pictures.flatten(0, 1), captions)
     except ValueError:
         if len(groups) == 1:
             raise
         # captions of different groups, which are never compared, may be the same to the model
         pairs = zip(groups, pictures.split(1), strict=True)
         return torch.cat([scored(subject, [group], its_own) for group, its_own in pairs])
-    column = {caption: index for index, caption in enumerate(captions)}
+    found, column = in_double(asked).unflatten(0, (-1, 3)), {caption: index for index, caption in enumerate(captions)}
     means = [
         [of[:, [column[one] for one in wordings]].mean(1) for wordings in kinds]
         for of, kinds in zip(found, said, strict=True)

@@ -19,14 +19,15 @@ which the things named are seldom there twice. Whoever asks it for the left one 
 
 ## Known limits
 
-The pictures are drawn, of few things, in plain rooms, and the words are few. A box around either thing at random is
+The pictures are drawn, of few things, in plain rooms, and the words are few; pictures of your own cannot be asked about
+yet. A box around either thing at random is
 right in half of sides, and in half of relations if it leaves out the thing that is named. In a picture of two, "left of
 the green one" would be the other whatever the side: hence rows of three. Left and right only. Scores of grounders are
 no probabilities that a caption is true: most were never shown a false one.
 
 ## Caught by
 
-grounder-colour-only, grounder-sides-swapped, grounder-first-box, grounder-anywhere
+grounder-colour-only, grounder-fixed-boxes, grounder-sides-swapped, grounder-first-box, grounder-anywhere
 
 ## References
 

@@ -13,7 +13,7 @@ from camcore.errors import BadInput
 from camcore.grid import Grid
 from camcore.grounding import BoxFinder
 from camcore.images import Batch, Dataset, Geometry
-from camcore.imagetext import TwoTowers, as_classifier, as_scorer
+from camcore.imagetext import CaptionScorer, TwoTowers, as_classifier, as_scorer, scorer_as_classifier
 from camcore.layers import with_target_layer
 from camcore.record import Recording, ZeroGradient, record, record_layers
 from camcore.similarity import captions_as_classes
@@ -23,6 +23,7 @@ __all__ = [
     "BadInput",
     "Batch",
     "BoxFinder",
+    "CaptionScorer",
     "Classifier",
     "Dataset",
     "Geometry",
@@ -40,5 +41,6 @@ __all__ = [
     "captions_as_classes",
     "record",
     "record_layers",
+    "scorer_as_classifier",
     "with_target_layer",
 ]

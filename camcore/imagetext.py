@@ -1,15 +1,18 @@
 """Subjects that score images against captions: two towers, one for each, and the cosine between what they give.
 
+Or any function that does, which has no embeddings to look into.
+
     subject.similarity(images, ["a mug on the left", "a mug on the right"])  # (b, 2)
     as_classifier(subject, ["cat", "dog"], templates=["a photo of a {}."])   # every audit of classes runs on it
 
-What may go wrong without a sound is checked where it happens: captions that the model cannot tell apart, captions that
-are longer than it reads (by `tokenise`), and sides that are cut away (`subject.geometry.cuts_sides`, `Geometry.keeps`).
+What may go wrong without a sound is checked where it happens: captions that two towers cannot tell apart, and captions
+that are longer than they read (by `tokenise`). Sides that are cut away (`Geometry.keeps`) are seen to by whoever gives
+pictures: audits refuse a model that would be shown a part.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -17,12 +20,14 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from camcore.cost import count
+from camcore.grounding import AsGiven
 from camcore.images import Images
 from camcore.layers import with_target_layer
 from camcore.seeds import generator
 from camcore.similarity import Similarity
 from camcore.subject import Classifier, Subject, at_least_fp32, first_tensor
 
+Score = Callable[[Images, Sequence[str]], Float[Tensor, "b captions"]]
 Tokens = Mapping[str, Tensor]  # by the name that the text tower calls them; the first axis is the captions'
 AT_ONCE = 64  # captions per forward of the text tower
 NEIGHBOURS = 8  # along a line, among which a row that is the same must lie
@@ -105,6 +110,85 @@ class TwoTowers(Subject):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaptionScorer(Subject):
+    """An `ImageText` subject that is a function, given images in [0, 1]."""
+
+    score: Score
+    preprocess: Callable[[Images], Tensor] = field(default_factory=AsGiven)
+
+    def similarity(self, images: Images, captions: Sequence[str]) -> Float[Tensor, "b captions"]:
+        """One score per image and caption, as the function gives them; counts one forward per image.
+
+        Raises:
+            ValueError: It gives no row per image and column per caption.
+        """
+        count(forwards=len(images))
+        found = self.score(images, captions)
+        if not torch.is_tensor(found) or found.shape != (len(images), len(captions)):
+            given = tuple(found.shape) if torch.is_tensor(found) else type(found).__name__
+            raise ValueError(
+                f"{self.name} gave {given} for {len(images)} pictures and {len(captions)} captions, expected a tensor "
+                f"({len(images)}, {len(captions)})"
+            )
+        return found
+
+
+class Prompted(nn.Module):
+    """What a caption scorer says of fixed captions, averaged by class."""
+
+    def __init__(self, subject: CaptionScorer, said: Sequence[Sequence[str]]) -> None:
+        super().__init__()
+        self.model = subject.module  # so that its weights, device and precision are known
+        self.score = subject.score
+        self.said = [list(wordings) for wordings in said]
+
+    def forward(self, images: Tensor) -> Float[Tensor, "b classes"]:
+        """One score per image and class."""
+        found = at_least_fp32(self.score(images, [caption for wordings in self.said for caption in wordings]))
+        return found.unflatten(1, (len(self.said), -1)).mean(2)
+
+
+def scorer_as_classifier(
+    subject: CaptionScorer, classes: Sequence[str], *, templates: Sequence[str] = ("{}",)
+) -> Classifier:
+    """As `as_classifier`, of what has no embeddings: a class's score is the mean over its captions' scores.
+
+    The captions are scored anew with every batch. It has no target layer, and so no maps: which of the layers that run
+    within the function are those of the picture cannot be told.
+
+    Raises:
+        ValueError: A template without "{}".
+    """
+    said = [wordings for _, wordings in _said(classes, templates)]
+    captions = [caption for wordings in said for caption in wordings]
+    return Classifier(
+        name=subject.name,
+        spec=subject.spec,
+        module=Prompted(subject, said).train(subject.module.training),
+        geometry=subject.geometry,
+        preprocess=subject.preprocess,
+        classes=tuple(classes),
+        sha256=hashlib.sha256("\0".join((subject.sha256, *captions)).encode()).hexdigest(),
+        weights=subject.weights,
+        unsafe=subject.unsafe,
+    )
+
+
+def _said(classes: Sequence[str], templates: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each class with its captions.
+
+    Raises:
+        ValueError: A template without "{}".
+    """
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(
+                f"expected a template with {{}} for the class, as in 'a photo of a {{}}', got {template!r}"
+            )
+    return [(name, [template.replace("{}", name) for template in templates]) for name in classes]
+
+
 def same_rows(embedded: Float[Tensor, "n d"]) -> tuple[int, int] | None:
     """Two rows that are the same but for rounding, if there are any.
 
@@ -142,12 +226,7 @@ def as_classifier(
     Raises:
         ValueError: A template without "{}", or two different captions with the same embedding.
     """
-    for template in templates:
-        if "{}" not in template:
-            raise ValueError(
-                f"expected a template with {{}} for the class, as in 'a photo of a {{}}', got {template!r}"
-            )
-    captions = [template.replace("{}", name) for name in classes for template in templates]
+    captions = [caption for _, wordings in _said(classes, templates) for caption in wordings]
     means = subject.embed_captions(captions).unflatten(0, (len(classes), len(templates))).mean(1)
     return _asked(subject, normalize(means, dim=1), tuple(classes), captions, layer)
 

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from audits import test_binding as audit
+from audits.test_captions import choice
+from benchmarks import binding_controls as controls
 from camcore.cost import metered
 from camcore.errors import Undefined
 from camcore.images import Batch, load
+from camcore.statistics import clopper_pearson
 from camcore.subject import ImageText
 from camcore.verdict import Overlay, Table
 from fixtures.controls import binding_scorers as scorers
@@ -62,6 +65,28 @@ def test_the_oracle_is_right_and_the_others_are_as_their_defect_has_it(bindings:
     for name in ("bag_of_words", "constant"):
         assert not found[name]["interaction"].any()  # and not everything, as an argmax would have it
         assert found[name]["level"].all()
+
+
+@pytest.mark.slow
+def test_who_reads_colours_or_places_alone_lands_at_half_of_the_interactions() -> None:
+    """A caption's weights are its own, so groups of the same captions go together: of each pair of captions one."""
+    scenes = binding_scenes(300, seed=0, size=48)
+    batches, chosen = controls.batches_of(scenes), controls.first_of_each(scenes)
+    assert len(chosen) > 120
+    for score in (scorers.colour_only, scorers.position_only):
+        above = controls.measured(score, scenes, batches)["interaction"]
+        alone = clopper_pearson(int(above[chosen].sum()), len(chosen), level=0.95)
+        assert alone.low <= 0.5 <= alone.high, score.__name__
+        assert abs(above.mean() - 0.5) < 0.15  # of all 300: nowhere near the margin of 0.75
+    assert not controls.measured(scorers.constant, scenes, batches)["interaction"].any()  # and not all, as by argmax
+
+
+@pytest.mark.parametrize("measure", [audit.binding, choice])
+def test_scores_in_half_precision_are_refused_before_they_are_raised(measure, bindings: Bindings) -> None:
+    """Raised first, they look like any others, and what was level stays level."""
+    subject = scorers.scorer("half", lambda images, captions: scorers.oracle(images, captions).half())
+    with pytest.raises(ValueError, match="single precision at least, got torch"):
+        measure(subject, batch(bindings, 0), captions=drawn_captions(bindings))
 
 
 @pytest.mark.slow
@@ -174,7 +199,9 @@ def test_what_is_shown_has_both_pictures_with_their_own_caption_first(bindings: 
     assert pictures[1].caption.startswith(f"true: {group.captions[1][0]} ")
     assert pictures[1].caption.endswith("preferred: the true one")
     assert torch.equal(pictures[1].image, bindings.draw(group)[0][1])
-    rates, preferred = (one for one in shown if isinstance(one, Table))
+    rates, preferred, colours = (one for one in shown if isinstance(one, Table))
+    assert sum(line[1] for line in colours.rows) == COUNT
+    assert {line[0] for line in colours.rows} == {" and ".join(sorted(group.colours)) for group in bindings.groups}
     assert [line[0] for line in rates.rows] == [line[0] for line in preferred.rows] == ["all", *RELATIONS]
     assert rates.rows[0][1:3] == (COUNT, "1.00 [0.69, 1.00]")
     assert preferred.rows[0][1] == pytest.approx(columns["margin"].mean().item() / 2, abs=1e-4)

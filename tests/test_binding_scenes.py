@@ -1,5 +1,7 @@
 """Binding scenes: the ray marcher's geometry, and that captions say what the pictures show."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -118,6 +120,27 @@ def test_the_first_picture_shows_what_its_captions_say_and_the_second_the_revers
         assert (pictures[0] != pictures[1]).any()
         assert boxes.min() >= 0
         assert boxes.max() <= SIZE
+
+
+def test_a_group_is_drawn_in_one_style_and_both_styles_occur() -> None:
+    made = binding_scenes(40, seed=0, size=SIZE).groups
+    cartoons = sum(group.style == "cartoon" for group in made)
+
+    assert 10 < cartoons < 30
+    assert {group.style for group in binding_scenes(40, seed=0, size=SIZE, styles=("shaded",)).groups} == {"shaded"}
+
+
+def test_a_cartoon_has_few_shades_an_outline_and_the_same_things_in_the_same_places() -> None:
+    ball_red = replace(globe(0, 0), gloss=0.0)
+    (shaded, shows), (cartoon, same) = (render(replace(ROOM, cartoon=one), [ball_red], 128) for one in (False, True))
+    empty, _ = render(replace(ROOM, cartoon=True), [], 128)
+    shades = [len(np.unique(picture[0, same[0]].round(3))) for picture in (shaded, cartoon)]
+    edge = same[0] & ~np.roll(same[0], 2, 1)  # its left rim, which is in the light
+
+    assert np.array_equal(shows, same)
+    assert shades[1] < shades[0] / 3
+    assert cartoon[0, edge].mean() < 0.6 * shaded[0, edge].mean()
+    assert np.abs(cartoon - empty)[:, ~same[0]].max() > 0.1  # it has a shadow
 
 
 @pytest.mark.slow

@@ -137,6 +137,20 @@ def test_whatsups_scores_are_its_authors_strictly(tmp_path: Path) -> None:
     assert score_table(captions, level)["controlled_images: individual accuracy"] == 0  # argmax would give 1
 
 
+def test_whatsups_scores_are_told_with_and_without_the_set_whose_labels_are_exchanged(tmp_path: Path) -> None:
+    captions = find_captions(str(folders.whatsup(tmp_path, ("mug_table", "pillow_chair"))), geometry=SQUASHED)
+    rows, _ = measured(captions, lots)
+    found = score_table(captions, rows)
+    (sound,) = (item for item in captions.items if "mug" in item.id)
+
+    less = "controlled_images: individual accuracy, less the set with exchanged labels"
+    assert found[less] == pytest.approx(rows[sound.id]["right"] / 4, abs=6e-4)
+    both = sum(row["right"] for row in rows.values()) / 8
+    assert found["controlled_images: individual accuracy"] == pytest.approx(both, abs=6e-4)
+    without = find_captions(str(folders.whatsup(tmp_path / "other", ("mug_table",))), geometry=SQUASHED)
+    assert not any("less" in name for name in score_table(without, measured(without, lots)[0]))
+
+
 def test_aros_score_counts_each_relation_alike(tmp_path: Path) -> None:
     captions = find_captions(str(folders.aro(tmp_path)), geometry=SQUASHED)
 
@@ -145,7 +159,8 @@ def test_aros_score_counts_each_relation_alike(tmp_path: Path) -> None:
 
     rows, _ = measured(captions, knows_behind)
     expected = oracle.macro([False, False, False, True], ["on", "on", "on", "behind"])
-    assert score_table(captions, rows)["visual_genome_relation: mean over relations"] == expected == 0.5
+    name = "visual_genome_relation: mean over 2 relations (symmetric ones too, but for those in symmetric.txt)"
+    assert score_table(captions, rows)[name] == expected == 0.5
 
 
 def test_sugarcrepes_and_vsrs_scores_are_shares_of_each_part(tmp_path: Path) -> None:

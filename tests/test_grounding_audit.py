@@ -119,6 +119,10 @@ def test_the_oracle_is_right_and_the_others_are_as_their_defect_has_it(scenes: G
     for name in ("finds", "verdict:true", "verdict:false"):
         assert (blind[name] == 1).all(), name
     assert (blind["confidence"] == 0).all()
+    fixed = measured(finders.fixed_boxes, scenes)  # the caption's words score its boxes, as one bag
+    assert (fixed["finds"] == 1).all()
+    assert (fixed["sides"] == 0.5).all()
+    assert not fixed["relations"].any()  # the only colour in the caption is that of the thing beside it
     first = measured(finders.first_box, scenes)
     for name in ("sides", "relations", "finds", "verdict:true"):
         assert (first[name] == 0.5).all(), name

@@ -27,16 +27,25 @@ def show(found: Run) -> str:
     return found.output[-4000:]
 
 
-def test_a_gating_failure_exits_1(tmp_path: Path) -> None:
-    options = ("--audit-profile", "smoke", "-k", "test_wall.py", "-p", "no:html")
+def test_a_gating_failure_exits_1_and_its_twin_passes_and_the_pictures_say_why(tmp_path: Path) -> None:
+    options = ("--audit-profile", "smoke", "-k", "test_binding.py", "-p", "no:html")
 
-    found = run(tmp_path, "--model", "control:edge_map", *options)
+    found = run(tmp_path, "--model", "control:clip-bag-of-words", "--model", "control:clip-oracle", *options)
 
     assert found.code == 1, show(found)
     assert found.results["exit_code"] == 1
     assert found.results["verdict"] == "FAIL"
-    assert found.verdicts["edge_map", "wall/leakage"] == "FAIL"
     assert "Traceback" not in found.output
+    for (model, claim), verdict in found.verdicts.items():
+        assert verdict == {"clip-bag-of-words": "FAIL", "clip-oracle": "PASS"}[model], claim
+    shown = {
+        claim["subject"]: [one["caption"] for one in claim["evidence"] if one["type"] == "overlay"]
+        for claim in found.results["claims"]
+        if claim["id"] == "binding/interaction"
+    }
+    assert len(shown["clip-bag-of-words"]) >= 2
+    assert all(caption.endswith("preferred: level") for caption in shown["clip-bag-of-words"])
+    assert all(caption.endswith("preferred: the true one") for caption in shown["clip-oracle"])
 
 
 def test_a_failure_that_only_warns_is_xfailed_and_does_not_move_the_exit_code(tmp_path: Path) -> None:

@@ -63,8 +63,21 @@ def decided_alone(scores: Scores, alone: Float[Tensor, "groups captions"]) -> Bo
 
 
 def check(scores: Tensor) -> None:
-    """Refuse what is no group of two and two, and half precision, in which scores are level that are not."""
+    """Refuse what is no group of two and two, and half precision."""
     if scores.dim() != 3 or scores.shape[1:] != (2, 2):
         raise ValueError(f"expected scores of shape (groups, 2, 2), got {tuple(scores.shape)}")
+    in_double(scores)
+
+
+def in_double(scores: Tensor) -> Tensor:
+    """Scores in double precision, in which their means are taken.
+
+    Raises:
+        ValueError: They come in half precision, in which scores are level that are not; to raise them now is too late.
+    """
     if scores.dtype.itemsize < 4:
-        raise ValueError(f"expected scores in single precision at least, got {scores.dtype}; raise them before")
+        raise ValueError(
+            f"expected scores in single precision at least, got {scores.dtype}, in which scores are level that are "
+            "not; compute embeddings and their product in float32"
+        )
+    return scores.double()

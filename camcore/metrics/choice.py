@@ -7,14 +7,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcore.images import Images
+from camcore.metrics.binding import in_double
 from camcore.subject import ImageText
 
 Offered = Sequence[Sequence[int]]  # for each picture, the captions that it is to choose from: the true one first
 
 
 def scored(subject: ImageText, images: Images, wordings: Sequence[Sequence[str]]) -> Float[Tensor, "pictures captions"]:
-    """Every picture's score with every caption, the mean over the caption's wordings, in double precision."""
-    flat = subject.similarity(images, [said for caption in wordings for said in caption]).double()
+    """Every picture's score with every caption, the mean over the caption's wordings, in double precision.
+
+    Raises:
+        ValueError: The model scores in half precision.
+    """
+    flat = in_double(subject.similarity(images, [said for caption in wordings for said in caption]))
     parts = flat.split([len(caption) for caption in wordings], dim=1)
     return torch.stack([part.mean(1) for part in parts], 1)
 
@@ -60,7 +65,6 @@ def _check(scores: Tensor, offered: Offered) -> None:
         raise ValueError(
             f"expected two captions or more for each of {len(scores)} pictures, got {[len(one) for one in offered]}"
         )
-    if scores.dtype.itemsize < 4:
-        raise ValueError(f"expected scores in single precision at least, got {scores.dtype}; raise them before")
+    in_double(scores)
     if not scores.isfinite().all():
         raise ValueError("expected finite scores, got NaN or infinity")

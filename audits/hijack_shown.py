@@ -8,10 +8,10 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from audits.exact import exact_share
 from audits.hijack_attacks import AREA, JUDGED, RADII, WHERE, effort, masks, swept
 from audits.hijack_checks import CALM, HUGE, Checks
 from audits.hijack_signatures import blended, drawn_classes
+from audits.shares import share_so_far
 from camcore.cam import METHODS
 from camcore.engine import WORST, Row, column_of
 from camcore.fragility import LEVELS, on_grid
@@ -131,7 +131,7 @@ def half_at(rates: Mapping[int, float]) -> str:
 
 def _table(rows: Mapping[str, Row], found: Checks, draws: int) -> Table:
     def rate(key: str) -> str:
-        return exact_share(column_of(rows, key), digits=3)  # NaN: images without another class to be hijacked to
+        return share_so_far(column_of(rows, key), digits=3)  # NaN: images without another class to be hijacked to
 
     steps, restarts, _ = effort(draws)
     half = half_at({radius: _mean(rows, f"top:{radius}") for radius in RADII})
@@ -157,7 +157,7 @@ def _table(rows: Mapping[str, Row], found: Checks, draws: int) -> Table:
         ("pictures that were right to begin with", f"{len(found.right)} of {found.asked}"),
     ]
     return Table(
-        title=f"Hijacked, share with its exact 95 % interval ({steps} steps, {restarts} restart"
+        title=f"Hijacked, share with its 95 % interval ({steps} steps, {restarts} restart"
         f"{'s' * (restarts != 1)}, the best iterate; {AREA:.0%} of the pixels unless it says everywhere)",
         columns=("attack", "hijacked"),
         rows=tuple(lines),

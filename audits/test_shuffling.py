@@ -46,9 +46,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.exact import exact_share
 from audits.question import Question
 from audits.seen import side_by_side
+from audits.shares import share_so_far
 from camcore import chance
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
@@ -252,13 +252,13 @@ def _table(rows: Mapping[str, Row], sizes: Sequence[int]) -> Table:
                     _mean(rows, f"{kind}:{cells}:true"),
                     _mean(rows, f"{kind}:{cells}:right"),
                     _mean(rows, f"{kind}:{cells}:same"),
-                    exact_share(predicted - whole > SURER),
+                    share_so_far(predicted - whole > SURER),
                     round(float((predicted / whole).clamp(max=1).nanmean()), 4),
                 )
             )
     return Table(
         title=f"What the model says of the pieces (means over images; surer: by more than {SURER:g}, share with its "
-        "exact 95 % interval; texture score: the part of the predicted class's probability that is left, at most 1)",
+        "95 % interval; texture score: the part of the predicted class's probability that is left, at most 1)",
         columns=("patches", "", "true class", "accuracy", "class stays", "surer", "texture score"),
         rows=tuple(lines),
     )

@@ -32,14 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sticker_strip", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     out = parser.parse_args().out
-    figure, axes = plt.subplots(len(NETWORKS), 1 + len(MAPS), figsize=(6.6, 4.8), layout="constrained")
+    figure, axes = plt.subplots(len(NETWORKS), 1 + len(MAPS), figsize=(6.6, 5.0), layout="constrained")
     for row, (control, what) in enumerate(NETWORKS.items()):
         subject = find_subject(f"control:{control}", device="cpu")
         data = scenes(len(CLASSES), seed=SEED, size=subject.geometry.crop[0])
         leaf = [data.ids[data.labels.index(CLASSES.index("leaf"))]]
         batch = load(data, leaf, subject.geometry, seed=0, device=subject.device)
         draw(axes[row], subject, carrying(batch.images, SQUARE), what, SQUARE)
-    figure.savefig(out, dpi=80)
+    figure.savefig(out, dpi=72)
 
 
 def draw(axes, subject, images, what: str, suspect: Suspect) -> None:
@@ -51,7 +51,7 @@ def draw(axes, subject, images, what: str, suspect: Suspect) -> None:
         inside = float(energy_inside(saliency, mask.expand_as(saliency))[0])
         axis.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1.6)
         axis.imshow(saliency[0], cmap="inferno", alpha=0.75)
-        axis.set_title(f"{title}: {inside:.2f} on the square", fontsize=9)
+        axis.set_title(f"{title}:\n{inside:.2f} on the square", fontsize=9)
     called = int(probability[0].argmax())
     axes[0].imshow(picture)
     axes[0].set_title(f"{what}:\n{subject.classes[called]} ({probability[0, called]:.2f})", fontsize=9)

@@ -16,6 +16,10 @@ from camcore.images import Batch, Dataset, load
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Overlay, Table
 from fixtures.artefacts import Suspect, carrying, library, suspects
+from fixtures.controls import find_control
+from fixtures.controls.bias import SQUARE, SQUARE_CLASS
+from fixtures.controls.places import stickered
+from fixtures.datasets.scenes import scenes
 from tests.tiny import GapNet, numbered_dataset, some_images, tiny_subject
 
 CAMS = {"hirescam": METHODS["hirescam"]}
@@ -244,3 +248,16 @@ def test_the_table_says_what_the_class_loses() -> None:
     assert "4 of 9 of which carry a yellow square, top left" in table.title
     assert [row[1][:4] for row in table.rows] == ["1.00", "0.25", "0.75"]
     assert "not looked through" in audit._taken_out(Removal(looked_at=0, right=right[:, :0]), FEW[3], "mug").title
+
+
+@pytest.mark.slow
+def test_a_sticker_on_drawn_mugs_is_seen_on_all_of_them_and_on_no_plain_one() -> None:
+    asked = find_control("sticker_in_the_data")
+    data = stickered(4, 7)
+    plain = scenes(20, seed=7, size=asked.geometry.crop[0])
+    found, none = (removed(asked, one, list(one.ids), SQUARE, SQUARE_CLASS, seed=0, chunk=8) for one in (data, plain))
+
+    assert found.looked_at == found.right.shape[1] == data.labels.count(SQUARE_CLASS) > 0
+    assert found.right[0].all()
+    assert none.looked_at == 2
+    assert none.right.shape == (3, 0)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from audits.bias_removal import Removal
 from camcore import statistics
 from camcore.images import Dataset, Images, Progress, batches, only
 from camcore.perturbations import laid_over, mean_colour
@@ -34,6 +35,7 @@ class Scan:
     strongest: tuple[Found, ...]  # the strongest first
     searched: tuple[str, ...]  # ids: what is found here has to be confirmed on others
     tried: int  # pairs of a suspect in its place and a class
+    removal: Removal | None = None  # of the strongest, from the pictures of its class that were not searched
 
 
 def scan(

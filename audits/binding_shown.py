@@ -6,7 +6,7 @@ from statistics import fmean
 
 import torch
 
-from audits.exact import exact_share
+from audits.shares import share_so_far
 from camcore.engine import Row, rank
 from camcore.images import Batch, Images
 from camcore.subject import ImageText
@@ -86,14 +86,14 @@ def _tables(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Iterable[Tab
     lines += [(name, [row for one, row in rows.items() if groups[one].relation == name]) for name in relations]
     lines = [(name, part) for name, part in lines if part]
     yield Table(
-        title="How many groups are right, by relation (share with its exact 95 % interval; by luck 0.5 of the "
+        title="How many groups are right, by relation (share with its 95 % interval; by luck 0.5 of the "
         "interactions, 0.25, 0.25 and 0.17 of the others)",
         columns=("relation", "groups", "interaction", "text", "picture", "group", "level"),
         rows=tuple(
             (
                 name,
                 len(part),
-                *(exact_share(torch.tensor([row[key] for row in part])) for key in RATES),
+                *(share_so_far(torch.tensor([row[key] for row in part])) for key in RATES),
                 int(sum(row["level"] for row in part)),
             )
             for name, part in lines

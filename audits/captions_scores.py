@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from audits.exact import exact_share
+from audits.shares import exact_share
 from camcore import statistics
 from camcore.engine import Row
 from camcore.verdict import Table

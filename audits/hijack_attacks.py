@@ -1,4 +1,7 @@
-"""The attacks of the hijack audit: where each may change pixels, how hard it tries, and from large changes to small."""
+"""The attacks of the hijack audit: where each may change pixels, how hard it tries, and from small changes to large."""
+
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -6,19 +9,24 @@ from torch import Tensor
 from camcore import chance
 from camcore.adversary import Attacked, Budget, apgd
 from camcore.cam import METHODS
-from camcore.fragility import LEVELS, on_grid
-from camcore.images import Batch, Images
+from camcore.fragility import LEVELS
+from camcore.images import Batch
 from camcore.maps import upsample
 from camcore.perturbations import rank_pixels
 from camcore.record import Recording
 from camcore.subject import Classifier
 
-RADII = (1, 2, 4, 8)  # in steps of 1/255
-JUDGED = 4
+JUDGED = 4  # in steps of 1/255
+RADII = {1: (JUDGED, 8)}  # chance draws of the profile -> sizes of change; `sizes` for the others
 AREA = 0.2  # of the pixels
 # chance draws of the profile -> steps, restarts, and queries of the attack without gradients
 EFFORT = {1: (6, 1, 50), 2: (20, 1, 100), 4: (100, 5, 1000)}
 WHERE = {"top": "where Grad-CAM looks", "random": "at random", "anti": "where it looks least", "all": "everywhere"}
+
+
+def sizes(draws: int) -> tuple[int, ...]:
+    """How much may be changed, in steps of 1/255, the least first; `smoke` leaves out what is below the judged size."""
+    return RADII.get(draws, (1, 2, JUDGED, 8))
 
 
 def effort(draws: int) -> tuple[int, int, int]:
@@ -44,22 +52,31 @@ def masks(rec: Recording, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def swept(subject: Classifier, batch: Batch, mask: Tensor, draws: int) -> dict[int, tuple[Tensor, Images]]:
-    """For every radius which images are hijacked, and what they look like then; the others are left as they were.
+def swept(subject: Classifier, batch: Batch, mask: Tensor, draws: int) -> dict[int, Attacked]:
+    """For every size of change the best found: by an attack of that size, or before it by one of a smaller.
 
-    The largest change comes first, and what withstands it is not attacked with less: a smaller change lies within it.
+    The smallest change comes first. What falls to it falls to a larger, which allows the same change; what withstands
+    is attacked again with every size, so that no failure of one attack stands for that of another.
     """
-    fallen = torch.ones(len(batch), dtype=torch.bool, device=batch.images.device)
-    found = {}
-    for radius in sorted(RADII, reverse=True):
-        rows, shown = fallen.nonzero()[:, 0], on_grid(batch.images)
+    best = attack(subject, batch, mask, sizes(draws)[0], draws)
+    found = {sizes(draws)[0]: best}
+    for radius in sizes(draws)[1:]:
+        rows = (~best.success).nonzero()[:, 0]
         if len(rows):
-            attacked = attack(subject, batch, mask, radius, draws, rows=rows)
-            fallen = fallen.index_put((rows,), attacked.success)
-            hit = attacked.success
-            shown = shown.index_put((rows[hit],), attacked.images[hit])
-        found[radius] = (fallen, shown)
+            more = attack(subject, batch, mask, radius, draws, rows=rows)
+            best = replace(
+                best,
+                images=best.images.index_put((rows,), more.images),
+                loss=best.loss.index_put((rows,), more.loss),
+                success=best.success.index_put((rows,), more.success),
+            )
+        found[radius] = best
     return found
+
+
+def length(mask: Tensor, radius: int) -> float:
+    """Of a change of every value in the mask by the radius: what an attack that is limited in l2 may spend on a few."""
+    return radius / LEVELS * float(3 * mask[0].sum()) ** 0.5
 
 
 def attack(
@@ -71,8 +88,9 @@ def attack(
     *,
     rows: Tensor | None = None,
     target: Tensor | None = None,
+    norm: Literal["linf", "l2"] = "linf",
 ) -> Attacked:
-    """One attack on some of the images (all, if not given)."""
+    """One attack on some of the images (all, if not given); with the l2 norm, of the same `length`."""
     chosen = torch.arange(len(batch), device=batch.images.device) if rows is None else rows
     steps, restarts, _ = effort(draws)
     generators = batch.generators(f"hijack {radius}")
@@ -80,7 +98,12 @@ def attack(
         subject,
         batch.images[chosen],
         batch.labels[chosen],
-        budget=Budget(epsilon=radius / LEVELS, steps=steps, restarts=restarts),
+        budget=Budget(
+            epsilon=radius / LEVELS if norm == "linf" else length(mask, radius),
+            steps=steps,
+            restarts=restarts,
+            norm=norm,
+        ),
         mask=mask[chosen],
         target=None if target is None else target[chosen],
         generators=[generators[row] for row in chosen.tolist()],

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from audits.hijack_signatures import Signatures, cut_signatures
 from camcore.adversary import Budget, apgd
@@ -17,6 +19,9 @@ CHECKED = 16  # images
 HUGE = 64  # in steps of 1/255: whoever may change that much must succeed nearly always
 NEARLY = 0.95
 CALM = 8  # in steps of 1/255: where the attack by gradient is compared with one that needs none
+# images that squares alone may hijack: both attacks stop after so many tries, and one image at the brink may fall to
+# either; a second is no luck (AutoAttack warns at 0.2 % of some thousand images, and one of ours is 6 %)
+LUCKY = 1
 WOBBLE = 1e-4  # of the largest score: two passes of one image may differ by that
 
 
@@ -26,9 +31,11 @@ class Checks:
 
     right: tuple[str, ...]  # ids of the images that the model has right
     asked: int  # of how many
-    huge: int  # of the images checked, those hijacked with a budget of HUGE
+    unchanged: int  # of the images checked, those hijacked by an attack that may change nothing
+    huge: int  # with a budget of HUGE
     by_gradient: int  # with CALM, everywhere
     by_squares: int  # with CALM, by an attack that needs no gradient
+    squares_alone: int  # of these, those that the gradient has not hijacked
     checked: int
     signatures: Signatures  # pieces of other classes, to be blended in
 
@@ -48,7 +55,7 @@ def checked(
 
     Raises:
         Unreliable: It cannot: the gradient is zero, an attack with nearly no limit fails, or one without a gradient
-            does better; or two passes of one image differ.
+            hijacks what that with one does not; or an image has other scores in another pass or batch.
     """
     right: list[str] = []
     device = subject.device
@@ -59,33 +66,42 @@ def checked(
     first = right[:CHECKED]
     if not first:
         raise Unreliable(f"{subject.name} has none of {len(order)} images right, so that none can be hijacked")
-    counts = [0, 0, 0]
-    for batch in batches(dataset, first, subject.geometry, seed=seed, device=device, size=chunk):
-        counts = [a + b for a, b in zip(counts, _counts(subject, batch, steps, queries), strict=True)]
-    huge, by_gradient, by_squares = counts
-    if huge < NEARLY * len(first):
+    parts = [
+        _fallen(subject, batch, steps, queries)
+        for batch in batches(dataset, first, subject.geometry, seed=seed, device=device, size=chunk)
+    ]
+    unchanged, huge, by_gradient, by_squares = torch.cat(parts, 1)
+    alone, n = int((by_squares & ~by_gradient).sum()), len(first)
+    if unchanged.any():
+        raise Unreliable(
+            f"{int(unchanged.sum())} of {n} images are hijacked by an attack that may change nothing: {subject.name} "
+            "answers otherwise when the same image is in another batch"
+        )
+    if huge.sum() < NEARLY * n:
         raise Unreliable(
             f"gradients masked: with changes of {HUGE}/{LEVELS} everywhere the attack still fails on "
-            f"{len(first) - huge} of {len(first)} images, so that its failures with less say nothing"
+            f"{n - int(huge.sum())} of {n} images, so that its failures with less say nothing"
         )
-    if by_squares > by_gradient:
+    if alone > LUCKY:
         raise Unreliable(
-            f"gradients masked: at {CALM}/{LEVELS} an attack without gradients hijacks {by_squares} of {len(first)} "
-            f"images, the one by gradient {by_gradient}"
+            f"gradients masked: at {CALM}/{LEVELS} an attack without gradients hijacks {alone} of {n} images that the "
+            f"one by gradient does not (in all {int(by_squares.sum())} and {int(by_gradient.sum())})"
         )
     return Checks(
         right=tuple(right),
         asked=len(order),
-        huge=huge,
-        by_gradient=by_gradient,
-        by_squares=by_squares,
-        checked=len(first),
+        unchanged=int(unchanged.sum()),
+        huge=int(huge.sum()),
+        by_gradient=int(by_gradient.sum()),
+        by_squares=int(by_squares.sum()),
+        squares_alone=alone,
+        checked=n,
         signatures=cut_signatures(subject, dataset, right, seed=seed, chunk=chunk),
     )
 
 
-def _counts(subject: Classifier, batch: Batch, steps: int, queries: int) -> tuple[int, int, int]:
-    """How many images fall to a huge budget, to the gradient, and to squares."""
+def _fallen(subject: Classifier, batch: Batch, steps: int, queries: int) -> Bool[Tensor, "4 b"]:
+    """Which images fall to no change at all, to a huge budget, to the gradient, and to squares."""
     shown = on_grid(batch.images)
     with torch.no_grad():
         once, again = subject.logits(shown), subject.logits(shown)
@@ -99,10 +115,10 @@ def _counts(subject: Classifier, batch: Batch, steps: int, queries: int) -> tupl
             subject,
             shown,
             batch.labels,
-            budget=Budget(epsilon=epsilon / LEVELS, steps=steps),
+            budget=Budget(epsilon=epsilon / LEVELS, steps=steps if epsilon else 1),
             generators=batch.generators(f"hijack check {epsilon}"),
         )
-        for epsilon in (HUGE, CALM)
+        for epsilon in (0, HUGE, CALM)
     ]
     flat = int(found[0].no_slope.sum())
     if flat:
@@ -118,7 +134,7 @@ def _counts(subject: Classifier, batch: Batch, steps: int, queries: int) -> tupl
         queries=queries,
         generators=batch.generators("hijack check squares"),
     )
-    return tuple(int(one.success.sum()) for one in (*found, blind))  # type: ignore[return-value]  # three of them
+    return torch.stack([one.success for one in (*found, blind)])
 
 
 def those_right(dataset: Dataset, found: Checks) -> Dataset:

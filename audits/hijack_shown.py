@@ -2,26 +2,29 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from audits.exact import exact_share
-from audits.hijack_attacks import AREA, JUDGED, RADII, WHERE, effort, masks, swept
+from audits.crossing import first_at
+from audits.hijack_attacks import AREA, JUDGED, WHERE, effort, length, masks, sizes, swept
 from audits.hijack_checks import CALM, HUGE, Checks
 from audits.hijack_signatures import blended, drawn_classes
+from audits.shares import share_so_far
 from camcore.cam import METHODS
 from camcore.engine import Row, column_of, rank
 from camcore.fragility import LEVELS, on_grid
-from camcore.images import Batch, Images
+from camcore.images import Batch, Image, Images
 from camcore.maps import rectify, unit_range, upsample
 from camcore.record import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 
 LOUDER = 16  # times, in the picture of the change
+LONGEST = 100  # characters of an image's id in the name of its file
 
 
 def show(
@@ -37,31 +40,33 @@ def show(
     """Each image with its map, hijacked and read back from a file, and the change; success over size; all attacks."""
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
     where = masks(rec, batch)
-    attacked = swept(subject, batch, where["top"], draws)[JUDGED][1]
-    read = _through_files(attacked, [folder / f"{subject.name}-{index}.png" for index in range(len(batch))])
-    maps = {
-        "as it is": _map(rec),
-        "from its PNG": _map(record(subject, read, rec.target, chunk=batch.chunk)),
-    }
+    attacked = swept(subject, batch, where["top"], draws)[JUDGED]
+    hit, shown = attacked.success.tolist(), attacked.images.clone()
+    for index, image_id in enumerate(batch.ids):
+        if hit[index]:
+            path = folder / f"{subject.name}-{index}-{quote(image_id, safe='')[-LONGEST:]}.png"
+            shown[index] = _through_file(shown[index], path)
     with torch.no_grad():
-        says = {"as it is": rec.logits.softmax(1), "from its PNG": subject.logits(read).softmax(1)}
+        says = [rec.logits.softmax(1), subject.logits(shown).softmax(1)]
+    maps = [_map(rec), _map(record(subject, shown, rec.target, chunk=batch.chunk))]
     textured, pieces = _textured(subject, batch, where["top"], found)
     for index, image_id in enumerate(batch.ids):
         role = rank(index, len(batch))
         value = rows[image_id].get(column, torch.nan)
-        for what, images in (("as it is", rec.images), ("from its PNG", read)):
-            guess = int(says[what][index].argmax())
+        after = "from its PNG" if hit[index] else "attacked in vain"
+        for what, images, said, saliency in zip(("as it is", after), (rec.images, shown), says, maps, strict=True):
+            guess = int(said[index].argmax())
             yield Overlay(
                 unit=image_id,
                 role=role,
                 value=value,
-                caption=f"{what}: {subject.classes[guess]} ({says[what][index, guess]:.2f})",
+                caption=f"{what}: {subject.classes[guess]} ({said[index, guess]:.2f})",
                 image=images[index],
-                saliency=maps[what][index],
+                saliency=saliency[index],
                 outline=where["top"][index],
             )
         for caption, image in (
-            (f"the change, {LOUDER} times", 0.5 + LOUDER * (read[index] - rec.images[index])),
+            (f"the change, {LOUDER} times", 0.5 + LOUDER * (shown[index] - rec.images[index])),
             (pieces[index], textured[index]),
         ):
             yield Overlay(
@@ -74,14 +79,19 @@ def show(
             )
     yield Curve(
         title="Hijacked, by how much may be changed",
-        x_label="largest change of a value, in steps of 1/255",
+        x_label=f"largest change of a value, in steps of 1/255 (0: measured on {found.checked} pictures, everywhere)",
         y_label="share of the pictures that were right",
-        x=(0, *RADII),
+        x=(0, *sizes(draws)),
         series={
-            WHERE[name]: (0.0, *(_mean(rows, f"{name}:{radius}") for radius in RADII)) for name in ("top", "random")
+            WHERE[name]: (
+                found.unchanged / found.checked,
+                *(_mean(rows, f"{name}:{radius}") for radius in sizes(draws)),
+            )
+            for name in ("top", "random")
         },
     )
-    yield _table(rows, found, draws)
+    still = int((says[1].argmax(1) != batch.labels)[attacked.success].sum())
+    yield _table(rows, found, draws, read_back=f"{still} of {sum(hit)}", norm=length(where["top"], JUDGED))
 
 
 def _textured(subject: Classifier, batch: Batch, mask: Tensor, found: Checks) -> tuple[Images, list[str]]:
@@ -102,62 +112,61 @@ def _map(rec: Recording) -> Tensor:
     return unit_range(upsample(rectify(METHODS["gradcam"](rec)), rec.images.shape[2:], rec.placement))
 
 
-def _through_files(images: Images, paths: list[Path]) -> Images:
+def _through_file(image: Image, path: Path) -> Image:
     """Written as PNG and read again: what anybody else would load."""
-    read = []
-    for image, path in zip(images, paths, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = (image.permute(1, 2, 0) * LEVELS).round().to(torch.uint8).cpu().numpy()
-        Pillow.fromarray(pixels).save(path)
-        with Pillow.open(path) as picture:
-            read.append(torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / LEVELS)
-    return torch.stack(read).to(images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = (image.permute(1, 2, 0) * LEVELS).round().to(torch.uint8).cpu().numpy()
+    Pillow.fromarray(pixels).save(path)
+    with Pillow.open(path) as picture:
+        return (torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / LEVELS).to(image)
 
 
 def _mean(rows: Mapping[str, Row], key: str) -> float:
     return round(float(column_of(rows, key).nanmean()), 4)
 
 
-def half_at(rates: Mapping[int, float]) -> str:
-    """The size of change at which half of the pictures are hijacked, between those that were tried by a line."""
-    before, rate_before = 0, 0.0
-    for radius, rate in rates.items():
-        if rate >= 0.5:
-            at = before + (radius - before) * (0.5 - rate_before) / (rate - rate_before)
-            return f"{'at most ' if not before else ''}{radius if not before else round(at, 1)}/{LEVELS}"
-        before, rate_before = radius, rate
-    return f"more than {before}/{LEVELS}"
-
-
-def _table(rows: Mapping[str, Row], found: Checks, draws: int) -> Table:
+def _table(rows: Mapping[str, Row], found: Checks, draws: int, *, read_back: str, norm: float) -> Table:
     def rate(key: str) -> str:
-        return exact_share(column_of(rows, key), digits=3)  # NaN: images without another class to be hijacked to
+        return share_so_far(column_of(rows, key), digits=3)  # NaN: images without another class to be hijacked to
 
     steps, restarts, _ = effort(draws)
-    half = half_at({radius: _mean(rows, f"top:{radius}") for radius in RADII})
+    words, half = first_at({radius: _mean(rows, f"top:{radius}") for radius in sizes(draws)}, 0.5)
+    losses = column_of(rows, "loss")
     lines: list[tuple[str, str]] = [
-        *((f"{WHERE['top']}, {radius}/{LEVELS}", rate(f"top:{radius}")) for radius in RADII),
-        *((f"{WHERE['random']}, {radius}/{LEVELS}", rate(f"random:{radius}")) for radius in RADII),
+        *((f"{WHERE['top']}, {radius}/{LEVELS}", rate(f"top:{radius}")) for radius in sizes(draws)),
+        *((f"{WHERE['random']}, {radius}/{LEVELS}", rate(f"random:{radius}")) for radius in sizes(draws)),
         *((f"{WHERE[name]}, {JUDGED}/{LEVELS}", rate(f"{name}:{JUDGED}")) for name in ("anti", "all")),
         (f"{WHERE['top']}, {JUDGED}/{LEVELS}, to a class drawn beforehand", rate(f"target:{JUDGED}")),
         *(
             (f"{WHERE['top']}, {radius}/{LEVELS}, to that class by a piece of one of its pictures", rate(key))
             for radius, key in ((radius, f"signature:{radius}") for radius in (JUDGED, HUGE))
         ),
+        (f"{WHERE['top']}, any change of at most the same length (l2, {norm:.2f})", rate(f"l2:{JUDGED}")),
         (f"random noise everywhere, {JUDGED}/{LEVELS}", rate(f"noise:{JUDGED}")),
-        ("half are hijacked at", half),
+        ("half are hijacked at", f"{words}{half:.3g}/{LEVELS}"),
+        (
+            f"log-odds against the label that the attack at {JUDGED}/{LEVELS} climbs to: least, median, most",
+            " / ".join(f"{float(value):.2f}" for value in (losses.min(), losses.median(), losses.max())),
+        ),
+        ("pictures shown that were hijacked, read back from their files: hijacked still", read_back),
         (f"likeness of the hijacked to what they were at {JUDGED}/{LEVELS} (SSIM, mean)", f"{_mean(rows, 'ssim'):.4f}"),
+        *(
+            (f"likeness of those with a piece of another picture at {radius}/{LEVELS} (SSIM, mean)", f"{alike:.4f}")
+            for radius in (JUDGED, HUGE)
+            if (alike := _mean(rows, f"ssim:signature:{radius}")) == alike  # NaN: no other class at hand
+        ),
         ("share of their values that changed, mean", f"{_mean(rows, 'changed'):.3f}"),
         ("the largest change of a value, in steps", f"{float(column_of(rows, 'largest').nan_to_num().max()):.0f}"),
+        ("check: with no change", f"{found.unchanged} of {found.checked}"),
         (f"check: everywhere, {HUGE}/{LEVELS}", f"{found.huge} of {found.checked}"),
         (
-            f"check: everywhere, {CALM}/{LEVELS}, by gradient and by squares",
-            f"{found.by_gradient} and {found.by_squares} of {found.checked}",
+            f"check: everywhere, {CALM}/{LEVELS}, by gradient, by squares, and by squares alone",
+            f"{found.by_gradient}, {found.by_squares} and {found.squares_alone} of {found.checked}",
         ),
         ("pictures that were right to begin with", f"{len(found.right)} of {found.asked}"),
     ]
     return Table(
-        title=f"Hijacked, share with its exact 95 % interval ({steps} steps, {restarts} restart"
+        title=f"Hijacked, share with its 95 % interval ({steps} steps, {restarts} restart"
         f"{'s' * (restarts != 1)}, the best iterate; {AREA:.0%} of the pixels unless it says everywhere)",
         columns=("attack", "hijacked"),
         rows=tuple(lines),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,7 +25,17 @@ CELLS = 20  # of a place: a tenth of them
 LEAST = 4  # maps of a class, so that it is searched
 DEALT = 199  # times that the classes are dealt out anew, to see what chance gathers
 
+EXAMPLES = 2  # pictures named of each group
+
 Shares = Float[Tensor, "n cells"]  # of a map, in each cell
+
+
+class Group(NamedTuple):
+    """Maps of one class that are alike."""
+
+    maps: int
+    inside: float  # their share in the class's place
+    examples: tuple[str, ...]  # ids of the pictures whose maps are nearest to the group's mean: what to look at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +46,7 @@ class Place:
     maps: int  # of the class
     gathered: float  # share of them in the place, beyond that of the other classes' maps
     p: float  # of dealing out the classes at random and finding as much for any of them (Holm over the classes)
-    groups: tuple[tuple[int, float], ...]  # of its maps: how many, and their share in the place; the largest first
+    groups: tuple[Group, ...]  # of its maps, the largest first
     cells: Bool[Tensor, " cells"]
     usual: float  # share of the other classes' maps in it
 
@@ -80,7 +91,7 @@ def search(
         for name, cam in cams.items():
             found[name].append(shares(rec, rectify(cam(rec))).cpu())
         labels += batch.labels.tolist()
-    places = {name: gathered(torch.cat(parts), torch.tensor(labels), seed=seed) for name, parts in found.items()}
+    places = {name: gathered(torch.cat(parts), torch.tensor(labels), ids, seed=seed) for name, parts in found.items()}
     if not all(places.values()):
         raise Undefined(
             f"a place of a class's own is looked for where two classes have {LEAST} pictures among {len(ids)}; give "
@@ -97,14 +108,14 @@ def shares(rec: Recording, saliency: Float[Tensor, "n i j"]) -> Shares:
     return (flat / flat.sum(1, keepdim=True)).masked_fill(nothing, torch.nan)
 
 
-def gathered(maps: Shares, labels: Int[Tensor, " n"], *, seed: int) -> list[Place]:
+def gathered(maps: Shares, labels: Int[Tensor, " n"], ids: Sequence[str], *, seed: int) -> list[Place]:
     """The place of every class that has `LEAST` maps, the one that gathers most first; none of fewer than two."""
     seen = ~maps.isnan().any(1)
-    maps, labels = maps[seen], labels[seen]
+    maps, labels, ids = maps[seen], labels[seen], [one for one, kept in zip(ids, seen.tolist(), strict=True) if kept]
     classes, counts = labels.unique(return_counts=True)
     classes = classes[counts >= LEAST]
-    kept = torch.isin(labels, classes)
-    maps, labels = maps[kept], labels[kept]
+    member = torch.isin(labels, classes)
+    maps, labels, ids = maps[member], labels[member], [ids[row] for row in member.nonzero()[:, 0].tolist()]
     if len(classes) < 2:
         return []
     excess, cells, usual = _excess(maps, labels, classes)
@@ -121,7 +132,7 @@ def gathered(maps: Shares, labels: Int[Tensor, " n"], *, seed: int) -> list[Plac
             maps=int((labels == classes[index]).sum()),
             gathered=float(excess[index]),
             p=float(p_values[index] or 0.0),
-            groups=_groups(maps[labels == classes[index]], cells[index]),
+            groups=_groups(maps, (labels == classes[index]).nonzero()[:, 0], cells[index], ids),
             cells=cells[index],
             usual=float(usual[index]),
         )
@@ -145,12 +156,18 @@ def _excess(
     return own - usual, cells, usual
 
 
-def _groups(maps: Shares, cells: Bool[Tensor, " cells"]) -> tuple[tuple[int, float], ...]:
-    group = torch.from_numpy(spectral(maps.numpy()))
-    inside = maps[:, cells].sum(1)
-    return tuple(
-        (int((group == number).sum()), float(inside[group == number].mean())) for number in range(int(group.max()) + 1)
-    )
+def _groups(
+    maps: Shares, own: Int[Tensor, " m"], cells: Bool[Tensor, " cells"], ids: Sequence[str]
+) -> tuple[Group, ...]:
+    group = torch.from_numpy(spectral(maps[own].numpy()))
+    found = []
+    for number in range(int(group.max()) + 1):
+        rows = own[group == number]
+        distance = (maps[rows] - maps[rows].mean(0)).norm(dim=1)
+        nearest = rows[distance.argsort(stable=True)[:EXAMPLES]]
+        inside = float(maps[rows][:, cells].sum(1).mean())
+        found.append(Group(maps=len(rows), inside=inside, examples=tuple(ids[row] for row in nearest.tolist())))
+    return tuple(found)
 
 
 def unseen(dataset: Dataset, found: Search, cam: str) -> Dataset:

@@ -21,8 +21,9 @@ What is not among the suspects, and not like any, is not found. One suspect is c
 that it pulls less than the margin, and that the search found none stronger. A weak pull by many suspects is not added
 up. Images in the middle of which something is stuck lose what was there; the comparison with hidden pixels takes that
 out on average. A model may rightly take a red disc for a ball: what pulls a class that looks like it is for the reader
-to judge. The search is not journalled, and made again when a run is resumed. How small and how faint the suspect may be
-and still pull stands beside as evidence.
+to judge. The search is not journalled, and made again when a run is resumed. Beside stand, as evidence, how small and
+how faint the suspect may be and still pull, and what its class loses where its pictures carry the suspect, in that
+place and of that size, and it is inpainted.
 
 ## Caught by
 
@@ -36,16 +37,21 @@ al. 2022 (arXiv:2212.04629) on whether explanations find spurious signals that n
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from audits.ask import Ask
+from audits.bias_removal import Removal, removed
 from audits.bias_scan import Scan, area, covered, scan, unseen
+from audits.crossing import first_at
 from audits.question import Question
 from audits.seen import side_by_side
+from audits.shares import exact_share
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
 from camcore.engine import Row, column_of, shuffled
@@ -55,7 +61,7 @@ from camcore.metrics.localisation import energy_inside
 from camcore.record import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Table
-from fixtures.artefacts import SHARE, carrying, fingerprint, suspects
+from fixtures.artefacts import SHARE, Suspect, carrying, fingerprint, suspects
 
 VERSION = "1"
 SEARCHED = 32  # images that are searched, for each chance draw of the profile
@@ -145,9 +151,21 @@ def show(
     cams: Mapping[str, CamMethod],
     name: str | None,
     column: str,
+    enough: float,
     found: Scan,
 ) -> Iterable[Evidence]:
-    """Each image as it is and with the suspect, under the map of what is predicted; the search; size and opacity."""
+    """Each image as it is and with the suspect, under the map of what is predicted; the search; size and opacity.
+
+    Args:
+        subject: The model.
+        batch: The images, the worst first.
+        rows: What was measured of them.
+        cams: The chosen methods.
+        name: Of the method whose maps are shown.
+        column: What is judged.
+        enough: The gain from which on a suspect pulls: the smallest and the faintest that does is named.
+        found: What the search came to.
+    """
     suspect, label = found.strongest[0].suspect, found.strongest[0].label
     versions = {"as it is": batch.images, f"with a {suspect.name}": carrying(batch.images, suspect)}
     cam = cams.get(name or "")
@@ -169,6 +187,7 @@ def show(
         x=(0.0, *OPACITIES),
         series={suspect.name: (0.0, *(_mean(rows, f"opacity:{one:g}") for one in OPACITIES))},
     )
+    yield _least(rows, suspect, enough)
     yield Table(
         title=f"The strongest of {found.tried} pairs of a suspect and a class, on the {len(found.searched)} images "
         "searched (gain in probability; p of no gain, times the number of pairs); the first is confirmed on others",
@@ -185,6 +204,39 @@ def show(
             ("pixels hidden", _mean(rows, "hidden"), ""),
             ("with it", _mean(rows, "with"), _mean(rows, "called")),
         ),
+    )
+    if found.removal is not None:
+        yield _taken_out(found.removal, suspect, towards)
+
+
+def _least(rows: Mapping[str, Row], suspect: Suspect, enough: float) -> Table:
+    """The smallest suspect that pulls, and the faintest, as numbers."""
+    by_size, by_opacity = (
+        first_at({one: _mean(rows, f"{key}:{one:g}") for one in steps}, enough)
+        for key, steps in (("share", SHARES), ("opacity", OPACITIES))
+    )
+    size = "as large as the picture" if suspect.artefact.everywhere else "{}{:.3f}".format(*by_size)
+    return Table(
+        title=f"The least {suspect.artefact.name} that gains {enough:g} (on a straight line between what was tried)",
+        columns=("side, as a share of the picture's shorter side", "opacity"),
+        rows=((size, "{}{:.2f}".format(*by_opacity)),),
+    )
+
+
+def _taken_out(removal: Removal, suspect: Suspect, towards: str) -> Table:
+    """What the class loses without the suspect, where its pictures carry it."""
+    if suspect.artefact.everywhere:
+        title = f"Pictures of {towards} were not looked through for a {suspect.name}, which is everywhere"
+    else:
+        title = (
+            f"Pictures of {towards}, on images not searched, {removal.right.shape[1]} of {removal.looked_at} of which "
+            f"carry a {suspect.name} (share called {towards}, exact 95 % interval)"
+        )
+    kinds = ("as they are", "without it (inpainted)", "with as much inpainted elsewhere")
+    return Table(
+        title=title,
+        columns=("pictures that carry it", f"called {towards}"),
+        rows=tuple((kind, exact_share(right.double())) for kind, right in zip(kinds, removal.right, strict=True)),
     )
 
 
@@ -208,16 +260,26 @@ def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
 
     def search(_images: Tensor) -> dict[str, Scan]:
         order = shuffled(ask.dataset, seed)[: ask.terms.budget]
-        ids = order[: min(SEARCHED * ask.policy.chance_draws, len(order) // 3)]  # the others are left for confirming
-        size, every = ask.terms.batch_size, suspects(ask.artefacts)
-        return {"found": scan(ask.subject, ask.dataset, ids, every, seed=seed, chunk=size, progress=ask.progress)}
+        cut = min(SEARCHED * ask.policy.chance_draws, len(order) // 3)  # the others are left for confirming
+        every = suspects(ask.artefacts)
+        common: dict[str, Any] = {"seed": seed, "chunk": ask.terms.batch_size, "progress": ask.progress}
+        found = scan(ask.subject, ask.dataset, order[:cut], every, **common)
+        suspect, label = found.strongest[0].suspect, found.strongest[0].label
+        taken_out = removed(ask.subject, ask.dataset, order[cut:], suspect, label, **common)
+        return {"found": replace(found, removal=taken_out)}
 
     ask(
         question,
         cam,
         measure=partial(bias, cams=cams),
         column=column,
-        show=partial(show, cams=cams, name=cam or next(iter(cams), None), column=column),
+        show=partial(
+            show,
+            cams=cams,
+            name=cam or next(iter(cams), None),
+            column=column,
+            enough=ask.policy.claims[PULL.name].margin,
+        ),
         version=VERSION,
         premise=search,
         among=lambda dataset, given: unseen(dataset, given["found"]),

@@ -41,9 +41,9 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.exact import exact_share
 from audits.question import Question
 from audits.seen import seen
+from audits.shares import share_so_far
 from camcore.cam import CamMethod
 from camcore.engine import Row, rank
 from camcore.errors import Undefined
@@ -141,7 +141,7 @@ def _line(name: str, rows: Sequence[Row]) -> tuple[str | int | float, ...]:
     count = len(rows)
     shape, texture = (sum(row["shape"] == sign for row in rows) for sign in (1, -1))
     level = sum(row["decision"] < 0 for row in rows)
-    told = exact_share(torch.tensor([1.0] * shape + [0.0] * texture), digits=3)  # of those that were decided
+    told = share_so_far(torch.tensor([1.0] * shape + [0.0] * texture), digits=3)  # of those that were decided
     covered = round((shape + texture) / count, 4)
     return (name, count, shape, texture, count - shape - texture - level, level, told, covered)
 

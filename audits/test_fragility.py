@@ -43,8 +43,8 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.exact import exact_share
 from audits.question import Question
+from audits.shares import share_so_far
 from camcore import chance
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
@@ -199,7 +199,7 @@ def _table(rows: Mapping[str, Row], name: str) -> Table:
 
     def moved(kind: str) -> str:
         values = column_of(rows, f"{name}:{kind}:{JUDGED}")
-        return exact_share((values[values.isfinite()] <= MOVED).double())
+        return share_so_far((values[values.isfinite()] <= MOVED).double())
 
     both = (
         ("rank correlation, mean", lambda kind: mean(f"{name}:{kind}:{JUDGED}")),

@@ -3,12 +3,14 @@
 ## What it measures
 
 Of the pictures that the model has right, the 20 % of the pixels that its Grad-CAM map marks are changed, each value by
-at most 1, 2, 4 or 8 steps of 1/255, so as to change the class (projected gradient ascent whose step adapts, APGD, on
-the cross-entropy). Every picture that is judged is on the 8-bit grid. resists is the share that is hijacked at 4/255.
-guided is how much oftener that succeeds in the marked pixels than in as many pixels of a random map, averaged over the
-four sizes. Beside them: the pixels that the map marks least, the whole picture, random noise of the same size, a class
-that was drawn beforehand, and what can be seen of the change. And a texture signature: the square of another picture
-that Grad-CAM marks most, moved about in the marked pixels to where it helps its class most, within the same limits.
+at most 1, 2, 4 or 8 steps of 1/255 (`smoke`: 4 or 8), so as to change the class (projected gradient ascent whose step
+adapts, APGD, on the cross-entropy). Every size is tried on every picture that no smaller one has hijacked. Every
+picture that is judged is on the 8-bit grid. resists is the share that is hijacked at 4/255. guided is how much oftener
+that succeeds in the marked pixels than in as many pixels of a random map, averaged over the sizes. Beside them: the
+pixels that the map marks least, the whole picture, changes whose length is limited instead of their largest value (L2),
+random noise, a class that was drawn beforehand, how far each attack climbed, and what can be seen of the change (SSIM).
+And a texture signature: the square of another picture that Grad-CAM marks most, moved about in the marked pixels to
+where it helps its class most, within the same limits.
 
 ## Why it matters
 
@@ -18,11 +20,15 @@ it suffices to change what the map marks says that the map marks what the class 
 ## Known limits
 
 What an attack does not find, a better one may: resists is an upper bound of the resistance, more so with few steps
-(`release` has 100, and 5 restarts). Before an attack may find nothing, it is checked that it has a slope to follow,
-that it succeeds with changes of 64/255, and that an attack which needs no gradient (Square) does not do better; else
-the verdict is INCONCLUSIVE. The attacker knows the model. Undefended networks are hijacked nearly always, which is why
-this informs, and gates only where a policy says so. Models that draw at random in the forward pass are not judged. The
-map is that of the picture as it was, and is not drawn anew while the attack goes on.
+(`release` has 100, and 5 restarts). Before an attack may find nothing, it is checked on 16 pictures that it has a slope
+to follow, that it succeeds with changes of 64/255 and not without any change, and that an attack which needs no
+gradient (Square) hijacks at most one picture that it does not, for one at the brink may be luck; else the verdict is
+INCONCLUSIVE. A softmax that has rounded to 1 hides nothing: the attack climbs log-odds, which do not round. The
+attacker knows the model. Undefended networks are hijacked nearly always, which is why this informs, and gates only
+where a policy says so. Models that draw at random in the forward pass are not judged. The map is that of the picture as
+it was, and is not drawn anew while the attack goes on. LPIPS, which tells better than SSIM what people see, is not
+measured: its weights are not to be had with the project. The pictures in the report that were hijacked lie beside it as
+PNG (`hijacked/`), and what is said of them is said of what was read back.
 
 ## Caught by
 
@@ -43,7 +49,7 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.hijack_attacks import JUDGED, RADII, attack, effort, masks, swept
+from audits.hijack_attacks import JUDGED, attack, effort, masks, sizes, swept
 from audits.hijack_checks import CALM, HUGE, Checks, checked, those_right
 from audits.hijack_shown import show
 from audits.hijack_signatures import blended, drawn_classes
@@ -52,13 +58,13 @@ from camcore.adversary import margin
 from camcore.engine import shuffled
 from camcore.errors import Undefined
 from camcore.fragility import LEVELS, on_grid
-from camcore.images import Batch, Dataset
+from camcore.images import Batch, Dataset, Images
 from camcore.metrics.likeness import structural_similarity
 from camcore.perturbations import sign_noise
 from camcore.record import record
 from camcore.subject import Classifier
 
-VERSION = "3"
+VERSION = "4"
 
 RESISTS = Question(
     name="hijack/resists",
@@ -73,7 +79,7 @@ GUIDED = Question(
     name="hijack/guided",
     sentence="an attack where Grad-CAM looks succeeds oftener than one on as many pixels of a random map",
     kind="DIR",
-    measure="hijacked in the marked pixels minus hijacked in random ones, mean over changes of 1, 2, 4 and 8 / 255",
+    measure="hijacked in the marked pixels minus hijacked in random ones, mean over the sizes of change",
     unit="of the sizes",
     bounds=(-1.0, 1.0),
 )
@@ -84,45 +90,56 @@ def hijack(subject: Classifier, batch: Batch, *, draws: int, found: Checks) -> d
     """Which attacks succeed on each image.
 
     Returns:
-        `<where>:<radius>`, 1 where an attack succeeds, with <where> "top" or "random" at all radii, "anti" and "all" at
-        the judged one; `noise:<judged>`, the same of random noise; `target:<judged>`, of reaching a class that was
-        drawn, and `signature:<radius>`, of reaching it with a piece of one of its pictures, at the judged radius and
-        at HUGE. `resists` and `guided`, what is judged. Of the judged attack, where it succeeds: `ssim`, `changed`
-        (share of the values), `largest` (in steps).
+        `<where>:<radius>`, 1 where an attack succeeds, with <where> "top" or "random" at all sizes, "anti" and "all" at
+        the judged one; `l2:<judged>`, the same where the length of the change is limited instead of its largest value;
+        `noise:<judged>`, of random noise; `target:<judged>`, of reaching a class that was drawn, and
+        `signature:<radius>`, of reaching it with a piece of one of its pictures, at the judged radius and at HUGE, with
+        `ssim:signature:<radius>`. `resists` and `guided`, what is judged. Of the judged attack `loss`, what it has
+        climbed to (log-odds against the label), and where it succeeds: `ssim`, `changed` (share of the values),
+        `largest` (in steps).
     """
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
-    where, columns = masks(rec, batch), {}
-    for name in ("top", "random"):
-        for radius, (fallen, images) in swept(subject, batch, where[name], draws).items():
-            columns[f"{name}:{radius}"] = fallen.double()
-            if (name, radius) == ("top", JUDGED):
-                shown = images
+    where = masks(rec, batch)
+    swept_in = {name: swept(subject, batch, where[name], draws) for name in ("top", "random")}
+    judged = swept_in["top"][JUDGED]
+    columns = {
+        f"{name}:{radius}": one.success.double()
+        for name, by_size in swept_in.items()
+        for radius, one in by_size.items()
+    }
     for name in ("anti", "all"):
         columns[f"{name}:{JUDGED}"] = attack(subject, batch, where[name], JUDGED, draws).success.double()
+    columns[f"l2:{JUDGED}"] = attack(subject, batch, where["top"], JUDGED, draws, norm="l2").success.double()
     target = drawn_classes(batch, found.signatures)
-    for name, attacked in (
-        (f"target:{JUDGED}", attack(subject, batch, where["top"], JUDGED, draws, target=target.clamp_min(0))),
-        *(
-            (f"signature:{radius}", blended(subject, batch, where["top"], target, found.signatures, radius=radius))
+    reached = {
+        f"target:{JUDGED}": attack(subject, batch, where["top"], JUDGED, draws, target=target.clamp_min(0)),
+        **{
+            f"signature:{radius}": blended(subject, batch, where["top"], target, found.signatures, radius=radius)
             for radius in (JUDGED, HUGE)
-        ),
-    ):
+        },
+    }
+    for name, attacked in reached.items():
         columns[name] = attacked.success.double().masked_fill(target < 0, torch.nan)
+        if name.startswith("signature"):
+            columns[f"ssim:{name}"] = _alike(rec.images, attacked.images).masked_fill(target < 0, torch.nan)
     columns[f"noise:{JUDGED}"] = _noise(subject, batch).double()
-    change = (shown - rec.images).abs()
-    ssim = torch.stack([structural_similarity(rec.images[:, channel], shown[:, channel]) for channel in range(3)])
+    change = (judged.images - rec.images).abs()
     seen = {
-        "ssim": ssim.mean(0),
+        "ssim": _alike(rec.images, judged.images),
         "changed": (change > 0.5 / LEVELS).double().mean((1, 2, 3)),
         "largest": change.amax((1, 2, 3)) * LEVELS,
     }
-    stands = columns[f"top:{JUDGED}"] == 0
-    columns |= {name: values.masked_fill(stands, torch.nan) for name, values in seen.items()}
+    columns |= {name: values.masked_fill(~judged.success, torch.nan) for name, values in seen.items()}
+    columns["loss"] = judged.loss.double()
     columns["resists"] = columns[f"top:{JUDGED}"]
-    columns["guided"] = torch.stack([columns[f"top:{radius}"] - columns[f"random:{radius}"] for radius in RADII]).mean(
-        0
-    )
+    guided = [columns[f"top:{radius}"] - columns[f"random:{radius}"] for radius in sizes(draws)]
+    columns["guided"] = torch.stack(guided).mean(0)
     return columns
+
+
+def _alike(one: Images, other: Images) -> Tensor:
+    """SSIM, mean over the colours."""
+    return torch.stack([structural_similarity(one[:, colour], other[:, colour]) for colour in range(3)]).mean(0)
 
 
 def _noise(subject: Classifier, batch: Batch) -> Tensor:
@@ -172,7 +189,7 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         question,
         measure=partial(hijack, draws=draws),
         column=column,
-        show=partial(show, draws=draws, column=column, folder=ask.log.path.parent / "hijacked"),
+        show=partial(show, draws=draws, column=column, folder=ask.log.path.parent / "hijacked" / column),
         version=VERSION,
         premise=prepare,
         among=partial(to_attack, guided=question is GUIDED),

@@ -8,7 +8,7 @@ one pixel, in the colours that the shuffled picture has there, so that new edges
 structure is what the probability of the true class loses between the two at 4 x 4. no_rise is by how much a shuffled
 picture is surer of the class that was predicted from the whole one, where it is surer. map_follows lays the patches of
 the shuffled picture's map back to where they came from, and compares it with the map of the whole picture (Spearman's
-rank correlation).
+rank correlation). Only 4 x 4 is judged; what the other grids do stands beside, as means and picture by picture.
 
 ## Why it matters
 
@@ -46,9 +46,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.exact import exact_share
 from audits.question import Question
 from audits.seen import side_by_side
+from audits.shares import share_so_far
 from camcore import chance
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
@@ -224,6 +224,19 @@ def show(
                 for kind, text in KINDS.items()
             },
         )
+    yield Curve(
+        title="Probability of the true class in pieces, picture by picture",
+        x_label="patches along a side (1: the whole picture)",
+        y_label="probability of the true class (mean over draws)",
+        x=(1, *sizes),
+        series={
+            one: tuple(
+                round(rows[one].get(key, torch.nan), 4)
+                for key in ("whole:true", *(f"shuffled:{cells}:true" for cells in sizes))
+            )
+            for one in batch.ids
+        },
+    )
     yield _table(rows, sizes)
     if name is not None:
         yield Table(
@@ -252,13 +265,13 @@ def _table(rows: Mapping[str, Row], sizes: Sequence[int]) -> Table:
                     _mean(rows, f"{kind}:{cells}:true"),
                     _mean(rows, f"{kind}:{cells}:right"),
                     _mean(rows, f"{kind}:{cells}:same"),
-                    exact_share(predicted - whole > SURER),
+                    share_so_far(predicted - whole > SURER),
                     round(float((predicted / whole).clamp(max=1).nanmean()), 4),
                 )
             )
     return Table(
         title=f"What the model says of the pieces (means over images; surer: by more than {SURER:g}, share with its "
-        "exact 95 % interval; texture score: the part of the predicted class's probability that is left, at most 1)",
+        "95 % interval; texture score: the part of the predicted class's probability that is left, at most 1)",
         columns=("patches", "", "true class", "accuracy", "class stays", "surer", "texture score"),
         rows=tuple(lines),
     )

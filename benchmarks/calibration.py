@@ -35,6 +35,10 @@ How often each claim reached the verdict that a control calls for, over seeds. W
 false alarm; where it must not, anything else is a miss. Made by `tox run -e calibration`, profile `{PROFILE}`, from
 audits/calibration.json. Each seed draws new scenes; the networks are the same, so the rates hold for these controls
 only.
+
+Margins were set before anything was measured, but for that of places/own_place (0.25): it was set after a first look at
+the two controls that it is measured on here, about 0.5 on the one and at most 0.14 on the other. Its rates are no
+independent test of it.
 """
 
 
@@ -118,7 +122,7 @@ def page(rows: Rows) -> str:
     """docs/calibration.md."""
     ordered = [rows[key] for key in sorted(rows, key=lambda key: (key[1], key[0]))]
     clean = [row for row in ordered if CONTROLS[row.control].wanted(row.claim) == "PASS"]
-    caught = [row for row in ordered if CONTROLS[row.control].wanted(row.claim) in ("FAIL", "ERROR")]
+    caught = [row for row in ordered if CONTROLS[row.control].wanted(row.claim) not in ("PASS", None)]
     still = [row for row in ordered if CONTROLS[row.control].wanted(row.claim) is None]
     return "\n".join(
         [

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audits.exact import LEVEL, exact_share
+from audits.shares import LEVEL, exact_share
 from camcore.errors import BadInput, one_line
 from camcore.images import Images
 from camcore.imagetext import TwoTowers

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image as Pillow
 
-from audits.hijack_attacks import AREA, JUDGED, RADII, WHERE, effort, masks
+from audits.hijack_attacks import AREA, JUDGED, WHERE, effort, masks, sizes
 from benchmarks import timing
 from camcore.adversary import Budget, apgd
 from camcore.fragility import LEVELS, on_grid
@@ -48,7 +48,7 @@ def main() -> None:
     target = torch.full_like(batch.labels, CAT)
     lines = ["| where | largest change | called a tabby | exact 95 % interval |", "|---|---|---|---|"]
     for name, text in WHERE.items():
-        for radius in RADII if name == "top" else (JUDGED,):
+        for radius in sizes(RELEASE) if name == "top" else (JUDGED,):
             found = apgd(
                 subject,
                 batch.images,

@@ -7,13 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from audits import test_bias as audit
+from audits.bias_removal import Removal, removed
 from audits.bias_scan import NAMED, Scan, covered, scan, unseen
+from audits.crossing import first_at
 from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.images import Batch, Dataset, load
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Overlay, Table
 from fixtures.artefacts import Suspect, carrying, library, suspects
+from fixtures.controls import find_control
+from fixtures.controls.bias import SQUARE, SQUARE_CLASS
+from fixtures.controls.places import stickered
+from fixtures.datasets.scenes import scenes
 from tests.tiny import GapNet, numbered_dataset, some_images, tiny_subject
 
 CAMS = {"hirescam": METHODS["hirescam"]}
@@ -189,11 +195,69 @@ def test_evidence_is_the_picture_with_and_without_the_search_and_the_dose(
     found = replace(found, strongest=(replace(found.strongest[0], suspect=suspect), *found.strongest[1:]))
     columns = audit.bias(subject(3.0), whole, cams=cams, found=found)
     rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
-    shown = list(audit.show(subject(3.0), whole, rows, cams=cams, name=name, column="pull", found=found))
+    shown = list(audit.show(subject(3.0), whole, rows, cams=cams, name=name, column="pull", enough=0.1, found=found))
 
     pictures = [one for one in shown if isinstance(one, Overlay)]
     assert [one.caption.partition(":")[0] for one in pictures] == ["as it is", f"with a {suspect.name}"] * 3
     assert all((one.saliency is None) == (name is None) for one in pictures)
     assert len([one for one in shown if isinstance(one, Curve)]) == (1 if suspect.artefact.everywhere else 2)
     tables = [one for one in shown if isinstance(one, Table)]
-    assert len(tables[0].rows) == len(found.strongest)
+    size, opacity = tables[0].rows[0]
+    assert (size == "as large as the picture") == suspect.artefact.everywhere
+    at = first_at({one: columns[f"opacity:{one:g}"].mean() for one in audit.OPACITIES}, 0.1)
+    assert opacity == "{}{:.2f}".format(*at)
+    assert len(tables[1].rows) == len(found.strongest)
+    assert len(tables) == 3
+
+
+def carrying_dataset(suspect: Suspect, count: int = 30) -> Dataset:
+    """The pictures of one class carry the suspect, but for the first of them."""
+    plain = dataset(count)
+
+    def read(image_id: str) -> Tensor:
+        image = plain.read(image_id)
+        carries = plain.label(image_id) == TAUGHT and image_id != plain.ids[TAUGHT]
+        return carrying(image[None], suspect)[0] if carries else image
+
+    return replace(plain, read=read)
+
+
+def test_what_is_taken_out_is_the_suspect_where_it_is() -> None:
+    data = carrying_dataset(FEW[0])
+    taught, blind = subject(50.0), subject()
+    found = removed(taught, data, list(data.ids), FEW[0], TAUGHT, seed=0, chunk=4)
+
+    assert found.looked_at == 6
+    assert found.right.sum(1).tolist() == [5, 0, 5]  # called by the square, and by nothing else
+    assert removed(blind, data, list(data.ids), FEW[0], TAUGHT, seed=0, chunk=7).right.shape == (3, 5)
+    assert removed(taught, data, list(data.ids), FEW[2], TAUGHT, seed=0, chunk=4).right.shape == (3, 0)
+    assert removed(taught, data, list(data.ids), FEW[3], TAUGHT, seed=0, chunk=4).looked_at == 0
+
+
+def test_what_all_around_looks_like_the_suspect_does_not_carry_it() -> None:
+    yellow = torch.tensor([1.0, 1.0, 0.0])[:, None, None].expand(3, 16, 16)
+    data = replace(dataset(), read=lambda image_id: yellow)
+
+    assert removed(subject(), data, list(data.ids), FEW[0], TAUGHT, seed=0, chunk=4).right.shape == (3, 0)
+
+
+def test_the_table_says_what_the_class_loses() -> None:
+    right = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 0, 1]], dtype=torch.bool)
+    table = audit._taken_out(Removal(looked_at=9, right=right), FEW[0], "mug")
+
+    assert "4 of 9 of which carry a yellow square, top left" in table.title
+    assert [row[1][:4] for row in table.rows] == ["1.00", "0.25", "0.75"]
+    assert "not looked through" in audit._taken_out(Removal(looked_at=0, right=right[:, :0]), FEW[3], "mug").title
+
+
+@pytest.mark.slow
+def test_a_sticker_on_drawn_mugs_is_seen_on_all_of_them_and_on_no_plain_one() -> None:
+    asked = find_control("sticker_in_the_data")
+    data = stickered(4, 7)
+    plain = scenes(20, seed=7, size=asked.geometry.crop[0])
+    found, none = (removed(asked, one, list(one.ids), SQUARE, SQUARE_CLASS, seed=0, chunk=8) for one in (data, plain))
+
+    assert found.looked_at == found.right.shape[1] == data.labels.count(SQUARE_CLASS) > 0
+    assert found.right[0].all()
+    assert none.looked_at == 2
+    assert none.right.shape == (3, 0)

@@ -11,10 +11,12 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 
 from audits import test_hijack as audit
-from audits.hijack_attacks import AREA, masks
+from audits.crossing import first_at
+from audits.hijack_attacks import AREA, effort, length, masks, sizes, swept
 from audits.hijack_checks import Checks, checked, those_right
-from audits.hijack_shown import half_at, show
+from audits.hijack_shown import show
 from audits.hijack_signatures import TRIED, _laid, _windows, blended, cut_signatures, drawn_classes
+from camcore.adversary import Attacked
 from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.errors import Undefined, Unreliable
@@ -26,7 +28,17 @@ from camcore.verdict import Curve, Overlay, Table
 from tests.tiny import GapNet, numbered_dataset, some_images, tiny_subject
 
 SIGNATURES = {label: torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(label)) for label in (0, 2, 3)}
-FOUND = Checks(right=("a", "b"), asked=4, huge=2, by_gradient=1, by_squares=0, checked=2, signatures=SIGNATURES)
+FOUND = Checks(
+    right=("a", "b"),
+    asked=4,
+    unchanged=0,
+    huge=2,
+    by_gradient=1,
+    by_squares=0,
+    squares_alone=0,
+    checked=2,
+    signatures=SIGNATURES,
+)
 
 
 class Centred(nn.Module):
@@ -55,6 +67,13 @@ class Misled(Centred):
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(2 * images.detach() - images)
+
+
+class Loud(Centred):
+    """Scores so large that the softmax is 1 and the cross-entropy has no slope."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 2.0**20 * super().forward(images)
 
 
 class Drawn(Centred):
@@ -105,6 +124,7 @@ def test_the_images_that_the_model_has_wrong_are_left_out() -> None:
     assert found.checked == 16
     assert found.huge == 16
     assert found.by_squares <= found.by_gradient
+    assert found.unchanged == found.squares_alone == 0
 
 
 @pytest.mark.parametrize(
@@ -133,8 +153,59 @@ def test_an_attack_that_squares_beat_is_not_believed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hijack_checks, "apgd", hobbled)
     monkeypatch.setattr(hijack_checks, "CALM", 30)
 
-    with pytest.raises(Unreliable, match=r"at 30/255 an attack without gradients hijacks \d+ of 16 images, .* 0"):
+    with pytest.raises(
+        Unreliable, match=r"at 30/255 an attack without gradients hijacks \d+ of 16 images that the one"
+    ):
         check(queries=300)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, by_gradient: list[int], by_squares: list[int]) -> None:
+    """As if these of the images fell to each attack, and all of them to a huge change."""
+    rows = torch.zeros(4, 16, dtype=torch.bool)
+    rows[1], rows[2, by_gradient], rows[3, by_squares] = True, True, True
+    monkeypatch.setattr("audits.hijack_checks._fallen", lambda _, batch, *__: rows[:, : len(batch)])
+
+
+def test_squares_are_compared_image_by_image_and_one_image_may_be_luck(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = subject()
+    data = dataset(asked)
+
+    def found() -> Checks:
+        return checked(asked, data, data.ids, seed=0, chunk=16, steps=1, queries=1)
+
+    stand_in(monkeypatch, [0, 1, 2], [2, 3])
+    assert (found().by_gradient, found().by_squares, found().squares_alone) == (3, 2, 1)
+    stand_in(monkeypatch, [0, 1, 2], [3, 4])
+    with pytest.raises(
+        Unreliable, match=r"hijacks 2 of 16 images that the one by gradient does not \(in all 2 and 3\)"
+    ):
+        found()
+
+
+def test_an_image_that_no_change_hijacks_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = subject()
+    data = dataset(asked)
+    rows = torch.ones(4, 16, dtype=torch.bool)
+    monkeypatch.setattr("audits.hijack_checks._fallen", lambda *_: rows)
+
+    with pytest.raises(Unreliable, match="16 of 16 images are hijacked by an attack that may change nothing"):
+        checked(asked, data, data.ids, seed=0, chunk=16, steps=1, queries=1)
+
+
+def test_a_softmax_that_is_full_hides_nothing() -> None:
+    """The attack climbs log-odds, which do not round to 0 and 1: such a model is no control, for it masks nothing."""
+    plain, loud = subject(), subject(Loud)
+    loud.module.usual.copy_(plain.module.usual)
+    whole = batch(plain, 12)
+    pixels = whole.images.clone().requires_grad_()
+    torch.nn.functional.cross_entropy(loud.logits(pixels), whole.labels).backward()
+    assert pixels.grad is not None
+    assert (pixels.grad == 0).all()  # what an attack on the cross-entropy would follow
+    one, other = (audit.hijack(asked, whole, draws=1, found=FOUND) for asked in (plain, loud))
+
+    for name in ("top:4", "top:8", "random:8", "all:4", "l2:4"):
+        assert 0 < one[name].sum() <= other[name].sum(), name
+    assert check(Loud).by_gradient == check().by_gradient == 16
 
 
 def test_a_model_that_has_nothing_right_cannot_be_judged() -> None:
@@ -158,14 +229,45 @@ def test_the_judged_columns_are_one_number_per_image_within_their_bounds() -> No
     assert (columns["ssim"][hit] > 0.9).all()
 
 
-def test_a_larger_change_hijacks_no_fewer() -> None:
+def test_every_size_is_tried_on_all_that_has_withstood_and_what_fell_stays_fallen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An attack that is good at small changes alone: what it finds counts for the larger ones, and they are tried."""
+    from audits import hijack_attacks
+
+    asked = subject()
+    whole = batch(asked, 12)
+    tried: dict[int, int] = {}
+
+    def only_small(_, images, label, *, budget, **__):
+        radius = round(budget.epsilon * 255)
+        tried[radius] = len(images)
+        success = (torch.arange(len(images)) < 3) if radius < 4 else torch.zeros(len(images), dtype=torch.bool)
+        return Attacked(images=images, loss=success.float(), success=success, no_slope=~success)
+
+    monkeypatch.setattr(hijack_attacks, "apgd", only_small)
+    found = swept(asked, whole, torch.ones(12, 16, 16), 2)
+
+    assert tried == {1: 12, 2: 9, 4: 6, 8: 6}
+    assert {radius: int(one.success.sum()) for radius, one in found.items()} == {1: 3, 2: 6, 4: 6, 8: 6}
+    assert torch.equal(found[8].loss, found[8].success.float())
+
+
+def test_more_may_be_changed_everywhere_than_in_a_part() -> None:
     asked = subject()
     columns = audit.hijack(asked, batch(asked, 12), draws=1, found=FOUND)
 
-    for where in ("top", "random"):
-        rates = [float(columns[f"{where}:{radius}"].mean()) for radius in audit.RADII]
-        assert rates == sorted(rates)
     assert columns["all:4"].mean() >= columns["top:4"].mean()
+    assert (columns["loss"] > 0)[columns["top:4"] == 1].any()
+    assert columns["loss"].isfinite().all()
+
+
+def test_the_length_is_that_of_a_change_of_every_value_in_the_mask() -> None:
+    mask = torch.zeros(2, 16, 16)
+    mask[:, :4, :5] = 1
+    change = 4 / 255 * mask[0].expand(3, 16, 16)
+
+    assert length(mask, 4) == pytest.approx(float(change.norm()))
 
 
 def test_what_is_measured_of_an_image_does_not_depend_on_its_batch() -> None:
@@ -199,8 +301,8 @@ def test_the_cost_is_at_most_that_of_the_attacks_it_names() -> None:
     with metered() as cost:
         audit.hijack(asked, whole, draws=1, found=FOUND)
 
-    steps, restarts, _ = audit.effort(1)
-    attacks = 2 * len(audit.RADII) + 3
+    steps, restarts, _ = effort(1)
+    attacks = 2 * len(sizes(1)) + 4
     assert cost.backwards <= 4 * (attacks * restarts * (steps + 1) + 1)
     assert cost.forwards <= 4 * (attacks * restarts * (steps + 1) + 2 + 2 * (TRIED + 1))
 
@@ -224,39 +326,51 @@ def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
     rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
     shown = list(show(asked, whole, rows, draws=1, column="resists", found=FOUND, folder=tmp_path / "hijacked"))
 
+    hit = columns["top:4"].bool().tolist()
     pictures = [one for one in shown if isinstance(one, Overlay)]
     assert [re.split(":| of class", one.caption)[0] for one in pictures] == [
-        "as it is",
-        "from its PNG",
-        "the change, 16 times",
-        "a piece",
-    ] * 4
-    assert len([one for one in shown if isinstance(one, Curve)]) == len([x for x in shown if isinstance(x, Table)]) == 1
+        what
+        for fallen in hit
+        for what in ("as it is", "from its PNG" if fallen else "attacked in vain", "the change, 16 times", "a piece")
+    ]
+    curves, tables = ([one for one in shown if isinstance(one, kind)] for kind in (Curve, Table))
+    assert len(curves) == len(tables) == 1
+    assert [series[0] for series in curves[0].series.values()] == [0.0, 0.0]  # what the checks measured
+    told = dict(tables[0].rows)
+    assert (
+        told["pictures shown that were hijacked, read back from their files: hijacked still"]
+        == f"{sum(hit)} of {sum(hit)}"
+    )
     files = sorted((tmp_path / "hijacked").glob("*.png"))
-    assert len(files) == 4
+    assert [file.name for file in files] == [
+        f"tiny-{index}-{whole.ids[index]}.png" for index, fallen in enumerate(hit) if fallen
+    ]
+    assert 0 < len(files) < 4
     with torch.no_grad():
-        for index, file in enumerate(files):
+        for file in files:
             pixels = torch.from_numpy(np.asarray(Pillow.open(file)).copy()).permute(2, 0, 1) / 255
-            called = int(asked.logits(pixels[None]).argmax())
-            assert (called != int(whole.labels[index])) == bool(columns["top:4"][index])
+            index = whole.ids.index(file.stem.split("-")[-1])
+            assert int(asked.logits(pixels[None]).argmax()) != int(whole.labels[index])
 
 
 @pytest.mark.parametrize(
-    ("rates", "said"),
+    ("curve", "at"),
     [
-        ({1: 0.9, 2: 1.0}, "at most 1/255"),
-        ({1: 0.0, 2: 1.0}, "1.5/255"),
-        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, "5.0/255"),
-        ({1: 0.0, 8: 0.4}, "more than 8/255"),
+        ({1: 0.9, 2: 1.0}, ("at most ", 1)),
+        ({1: 0.0, 2: 1.0}, ("", 1.5)),
+        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, ("", 5.0)),
+        ({1: 0.0, 8: 0.4}, ("more than ", 8)),
+        ({0.1: 0.0, 0.2: 0.6, 0.3: 0.1}, ("", pytest.approx(0.1 + 0.5 / 6))),
     ],
 )
-def test_where_half_are_hijacked(rates: dict[int, float], said: str) -> None:
-    assert half_at(rates) == said
+def test_where_a_curve_first_reaches_one_half(curve: dict[float, float], at: tuple[str, float]) -> None:
+    assert first_at(curve, 0.5) == at
 
 
 def test_the_release_profile_has_a_hundred_steps_and_five_restarts() -> None:
-    assert audit.effort(4) == (100, 5, 1000)
-    assert audit.effort(8) == (200, 8, 2000)
+    assert effort(4) == (100, 5, 1000)
+    assert effort(8) == (200, 8, 2000)
+    assert sizes(4) == (1, 2, 4, 8)
 
 
 def test_nothing_guides_where_nothing_is_hijacked() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from audits import test_places as audit
-from audits.places_search import CELLS, DEALT, GRID, Place, Search, gathered, search, shares, unseen
+from audits.places_search import CELLS, DEALT, GRID, Group, Place, Search, gathered, search, shares, unseen
 from camcore.cam import METHODS
 from camcore.clusters import LEAST, spectral
 from camcore.cost import metered
@@ -33,6 +33,11 @@ def noise(count: int, seed: int = 0) -> Tensor:
     return drawn / drawn.sum(1, keepdim=True)
 
 
+def named(count: int) -> list[str]:
+    """Ids."""
+    return [f"picture {index}" for index in range(count)]
+
+
 def planted(maps: Tensor, rows: Tensor, share: float) -> Tensor:
     """The same with a part of those rows moved into the first cells of the grid."""
     corner = torch.zeros(GRID**2, dtype=maps.dtype)
@@ -44,7 +49,7 @@ def planted(maps: Tensor, rows: Tensor, share: float) -> Tensor:
 
 def test_a_place_that_was_planted_is_found_with_its_class() -> None:
     labels = torch.arange(60) % 5
-    found = gathered(planted(noise(60), labels == 3, 0.6), labels, seed=0)
+    found = gathered(planted(noise(60), labels == 3, 0.6), labels, named(60), seed=0)
 
     assert found[0].label == 3
     assert found[0].cells.sum() == CELLS
@@ -57,7 +62,7 @@ def test_a_place_that_was_planted_is_found_with_its_class() -> None:
 
 def test_the_place_exceeds_the_others_as_it_says() -> None:
     labels, maps = torch.arange(40) % 4, planted(noise(40), torch.arange(40) % 4 == 1, 0.4)
-    for place in gathered(maps, labels, seed=0):
+    for place in gathered(maps, labels, named(len(maps)), seed=0):
         own = maps[labels == place.label].mean(0)
         rest = torch.stack([maps[labels == other].mean(0) for other in range(4) if other != place.label]).mean(0)
         best = (own - rest).topk(CELLS)
@@ -68,7 +73,8 @@ def test_the_place_exceeds_the_others_as_it_says() -> None:
 
 def test_chance_gathers_with_its_level() -> None:
     alarms = sum(
-        min(one.p for one in gathered(noise(24, seed), torch.arange(24) % 3, seed=seed)) <= 0.05 for seed in range(100)
+        min(one.p for one in gathered(noise(24, seed), torch.arange(24) % 3, named(24), seed=seed)) <= 0.05
+        for seed in range(100)
     )
 
     assert alarms <= 12  # 5 expected of 100; more than 12 with a probability of 0.001
@@ -79,9 +85,9 @@ def test_classes_with_few_maps_and_maps_that_show_nothing_are_left_out() -> None
     maps = noise(15)
     maps[11] = torch.nan
 
-    found = gathered(maps, labels, seed=0)
+    found = gathered(maps, labels, named(len(maps)), seed=0)
     assert {one.label: one.maps for one in found} == {0: 6, 1: 5}
-    assert gathered(maps[:9], labels[:9], seed=0) == []
+    assert gathered(maps[:9], labels[:9], named(9), seed=0) == []
 
 
 @given(
@@ -90,11 +96,29 @@ def test_classes_with_few_maps_and_maps_that_show_nothing_are_left_out() -> None
 )
 def test_the_search_does_not_depend_on_the_order_of_the_images(order: list[int], scale: float) -> None:
     labels, maps = torch.arange(24) % 3, planted(noise(24), torch.arange(24) % 3 == 2, 0.5)
-    one, other = gathered(maps, labels, seed=0), gathered(maps[order], labels[order], seed=0)
+    one = gathered(maps, labels, named(24), seed=0)
+    other = gathered(maps[order], labels[order], [named(24)[row] for row in order], seed=0)
 
     assert [(place.label, round(place.gathered, 9)) for place in one] == [
         (place.label, round(place.gathered, 9)) for place in other
     ]
+    assert [{group.examples for group in place.groups} for place in one] == [
+        {group.examples for group in place.groups} for place in other
+    ]
+
+
+def test_the_pictures_of_a_group_that_lies_apart_are_named() -> None:
+    labels = torch.tensor([0] * 20 + [1] * 10)
+    maps = noise(30)
+    maps[:6] = planted(maps[:6], torch.ones(6, dtype=torch.bool), 0.9)  # right for another reason than the others
+    (place,) = (one for one in gathered(maps, labels, named(30), seed=0) if one.label == 0)
+
+    large, small = place.groups
+    assert (large.maps, small.maps) == (14, 6)
+    assert small.inside > 0.8 > large.inside
+    assert set(small.examples) < set(named(6))
+    assert len(small.examples) == 2
+    assert not set(large.examples) & set(named(6))
 
 
 @pytest.mark.parametrize(("kinds", "count"), [(1, 12), (1, 60), (2, 12), (2, 60), (3, 20), (3, 60)])
@@ -213,7 +237,15 @@ def test_the_judged_column_is_the_share_in_the_place_beyond_the_usual() -> None:
 def corner() -> Place:
     cells = torch.zeros(GRID**2, dtype=torch.bool)
     cells[[0, 1, GRID, GRID + 1]] = True
-    return Place(label=1, maps=5, gathered=0.5, p=0.01, groups=((5, 0.6),), cells=cells, usual=0.1)
+    return Place(
+        label=1,
+        maps=5,
+        gathered=0.5,
+        p=0.01,
+        groups=(Group(maps=5, inside=0.6, examples=("a", "b")),),
+        cells=cells,
+        usual=0.1,
+    )
 
 
 def test_the_place_and_its_shape_elsewhere_are_as_large_and_apart() -> None:
@@ -238,7 +270,7 @@ def test_what_is_shown_outlines_the_place_and_tells_every_class() -> None:
     assert torch.equal(pictures[1].image[:, kept], whole.images[0][:, kept])
     assert (pictures[1].image != whole.images[0]).any()
     classes, worth = (one for one in shown if isinstance(one, Table))
-    assert classes.rows[0] == (asked.classes[1], 5, 0.5, 0.01, "5 (0.60)")
+    assert classes.rows[0] == (asked.classes[1], 5, 0.5, 0.01, "5 (0.60: a, b)")
     assert worth.rows[0][0] == 3
 
 

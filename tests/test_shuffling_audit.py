@@ -129,7 +129,11 @@ def test_evidence_is_the_picture_whole_cut_and_in_pieces() -> None:
         curves = [one for one in found if isinstance(one, Curve)]
         assert [one.caption.partition(":")[0] for one in pictures] == ["whole", "cuts drawn", "in pieces"] * 3
         assert all((one.saliency is None) == (name is None) for one in pictures)
-        assert [one.x for one in curves] == [(1, *GRIDS)] * 2
+        assert [one.x for one in curves] == [(1, *GRIDS)] * 3
+        for index, (unit, values) in enumerate(curves[2].series.items()):
+            expected = [columns["whole:true"], *(columns[f"shuffled:{cells}:true"] for cells in GRIDS)]
+            assert unit == shown.ids[index]
+            assert values == pytest.approx([float(column[index]) for column in expected], abs=1e-4)
         assert len([one for one in found if isinstance(one, Table)]) == (2 if name else 1)
 
 

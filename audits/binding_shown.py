@@ -72,7 +72,7 @@ def _by_colours(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Iterable
                 (
                     " and ".join(pair),
                     len(part),
-                    *(exact_share(torch.tensor([row[key] for row, _ in part])) for key in ("interaction", "group")),
+                    *(share_so_far(torch.tensor([row[key] for row, _ in part])) for key in ("interaction", "group")),
                     round(fmean(turned * row["caption_prior"] for row, turned in part), 4),
                 )
                 for pair, part in sorted(pairs.items())

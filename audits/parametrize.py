@@ -15,7 +15,8 @@ from torch import nn
 from audits import catalogue
 from audits.baseline import Compared
 from audits.extensions import Extension, loaded, registered
-from audits.in_process import How, Session, begin, check_audits, methods, spec_of
+from audits.in_hand import How, methods, spec_of
+from audits.in_process import Session, begin, check_audits
 from audits.plan import subject_ids
 from audits.policy import ANY, load_policy
 from audits.pytest_outcome import conclude, sentence

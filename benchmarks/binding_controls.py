@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from audits.exact import exact_share
 from torch import Tensor
 
-from audits.exact import exact_share
 from audits.test_binding import binding
 from camcore.images import Batch, load
 from fixtures.controls import binding_scorers as scorers

@@ -97,7 +97,8 @@ def audit_model(
     """
     _open_suite()
     from audits.extensions import loaded, registered
-    from audits.in_process import How, audit
+    from audits.in_hand import How
+    from audits.in_process import audit
     from reports import schema, written
 
     how = How(

@@ -270,6 +270,6 @@ def test_each_claim_of_each_model_is_a_test_with_a_plain_name() -> None:
 
 
 def test_a_subject_without_a_spec_is_asked_under_its_name() -> None:
-    from audits.in_process import spec_of
+    from audits.in_hand import spec_of
 
     assert spec_of(replace(subject(), spec="")) == f"subject:{subject().name}"

@@ -25,6 +25,7 @@ from camcore.imagetext import CaptionScorer, TwoTowers
 from camcore.subject import Ability
 from camcore.verdict import Claim, Outcome, Verdict
 from fixtures.artefacts import Artefact
+from fixtures.controls.registry import control_of
 from fixtures.datasets.binding_scenes import Bindings
 from fixtures.datasets.captions import Captions
 from fixtures.datasets.cue_conflict import Conflicts
@@ -198,7 +199,7 @@ class Ask:
     ) -> Verdict:
         if question.needs != self.ability:
             reason = f"{self.subject.name} scores {self.ability}, and the question is about {question.needs}"
-            if question.needs == "classes" and isinstance(self.subject, TwoTowers | CaptionScorer):
+            if question.needs == "classes" and may_classify(self.subject):
                 reason += "; --data with named classes asks it through captions of them"
             return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
         if cam and self.subject.target_layer is None:
@@ -272,6 +273,14 @@ class Ask:
             self.profile,
         )
         return "|".join(map(str, parts))
+
+
+def may_classify(subject: Any) -> bool:
+    """Whether it can be asked about classes through captions: two towers, and scorers of the user's.
+
+    Those of controls read captions of drawn scenes and nothing else.
+    """
+    return isinstance(subject, TwoTowers) or (isinstance(subject, CaptionScorer) and control_of(subject.spec) is None)
 
 
 def _to_be_tried_again(record: Mapping[str, Any]) -> bool:

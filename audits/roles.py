@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from audits.ask import Established
+from audits.ask import Established, may_classify
 from audits.options import Settings
 from audits.policy import Policy
 from camcore.cam import PARTIAL, CamMethod
@@ -124,11 +124,6 @@ def through_captions(subject: Subject, settings: Settings) -> tuple[Ability, ...
     """What a model can do beside what it was made for: classify through captions, if `--data` says which classes."""
     named = settings.data is not None and not has_captions(settings.data)
     return ("classes",) if may_classify(subject) and named else ()
-
-
-def may_classify(subject: Subject) -> bool:
-    """Two towers, and scorers of the user's; those of controls read captions of drawn scenes and nothing else."""
-    return isinstance(subject, TwoTowers) or (isinstance(subject, CaptionScorer) and control_of(subject.spec) is None)
 
 
 def _prompted(subject: TwoTowers | CaptionScorer, settings: Settings) -> Classifier:

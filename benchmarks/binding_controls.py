@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from audits.exact import exact_share
+from jaxtyping import Float
 from torch import Tensor
 
-from audits.test_binding import binding
-from camcore.images import Batch, load
+from audits.shares import exact_share
+from audits.test_binding import GREY, scored
+from camcore.metrics.binding import interaction, right
 from fixtures.controls import binding_scorers as scorers
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
 from fixtures.datasets.captions import drawn_captions
@@ -29,21 +30,19 @@ SCORES = (
     scorers.bag_of_words,
     scorers.constant,
 )
-AT_ONCE = 50  # groups
+Pictures = Float[Tensor, "groups 2 3 h w"]
 
 
-def measured(score: scorers.Score, scenes: Bindings, batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """The audit's columns, of all groups."""
-    subject, captions = scorers.scorer("x", score), drawn_captions(scenes)
-    found = [binding(subject, batch, captions=captions) for batch in batches]
-    return {name: torch.cat([columns[name] for columns in found]) for name in found[0]}
+def drawn(scenes: Bindings) -> Pictures:
+    """Both pictures of each group."""
+    return torch.stack([torch.stack(scenes.draw(group)[0]) for group in scenes.groups])
 
 
-def batches_of(scenes: Bindings, size: int = AT_ONCE) -> list[Batch]:
-    """The groups as the audit is given them."""
-    data, geometry = scenes.first, scorers.scorer("x", scorers.constant).geometry
-    parts = [data.ids[start : start + size] for start in range(0, len(data), size)]
-    return [load(data, part, geometry, seed=0, device=torch.device("cpu")) for part in parts]
+def measured(score: scorers.Score, scenes: Bindings, pictures: Pictures) -> Float[Tensor, "groups 2 2"]:
+    """What the audit compares: each group's pictures with its captions, the mean over wordings."""
+    grey = torch.full_like(pictures[:, :1], GREY)
+    groups = drawn_captions(scenes).groups
+    return scored(scorers.scorer("x", score), groups, torch.cat([pictures, grey], 1))[:, :2, :2]
 
 
 def first_of_each(scenes: Bindings) -> list[int]:
@@ -57,15 +56,15 @@ def first_of_each(scenes: Bindings) -> list[int]:
 def lines(n: int, seed: int) -> list[str]:
     """The table, and what it rests on."""
     scenes = binding_scenes(n, seed=seed, size=scorers.SIDE)
-    batches, chosen = batches_of(scenes), first_of_each(scenes)
+    pictures, chosen = drawn(scenes), first_of_each(scenes)
     found = [
         f"| scorer | interaction above 0 | the same of one group for each of {len(chosen)} pairs of captions "
         "| groups wholly right |",
         "|---|---|---|---|",
     ]
     for score in SCORES:
-        columns = measured(score, scenes, batches)
-        above, group = columns["interaction"], columns["group"]
+        scores = measured(score, scenes, pictures)
+        above, group = (interaction(scores) > 0).double(), right(scores).group.double()
         shares = " | ".join(exact_share(one) for one in (above, above[chosen], group))
         found.append(f"| {score.__name__.replace('_', ' ')} | {shares} |")
     return [*found, "", f"{n} groups, {scorers.SIDE} pixels, seed {seed}; exact 95 % intervals."]

@@ -12,6 +12,7 @@ from benchmarks import binding_controls as controls
 from camcore.cost import metered
 from camcore.errors import Undefined
 from camcore.images import Batch, load
+from camcore.metrics.binding import interaction
 from camcore.statistics import clopper_pearson
 from camcore.subject import ImageText
 from camcore.verdict import Overlay, Table
@@ -71,14 +72,14 @@ def test_the_oracle_is_right_and_the_others_are_as_their_defect_has_it(bindings:
 def test_who_reads_colours_or_places_alone_lands_at_half_of_the_interactions() -> None:
     """A caption's weights are its own, so groups of the same captions go together: of each pair of captions one."""
     scenes = binding_scenes(300, seed=0, size=48)
-    batches, chosen = controls.batches_of(scenes), controls.first_of_each(scenes)
+    pictures, chosen = controls.drawn(scenes), controls.first_of_each(scenes)
     assert len(chosen) > 120
     for score in (scorers.colour_only, scorers.position_only):
-        above = controls.measured(score, scenes, batches)["interaction"]
+        above = (interaction(controls.measured(score, scenes, pictures)) > 0).double()
         alone = clopper_pearson(int(above[chosen].sum()), len(chosen), level=0.95)
         assert alone.low <= 0.5 <= alone.high, score.__name__
         assert abs(above.mean() - 0.5) < 0.15  # of all 300: nowhere near the margin of 0.75
-    assert not controls.measured(scorers.constant, scenes, batches)["interaction"].any()  # and not all, as by argmax
+    assert not interaction(controls.measured(scorers.constant, scenes, pictures)).any()  # nothing, and not everything
 
 
 @pytest.mark.parametrize("measure", [audit.binding, choice])

@@ -35,6 +35,7 @@ from fixtures.subjects.registry import nearest
 R = TypeVar("R")
 Record = dict[str, Any]  # a claim, as results.json has it
 Conclude = Callable[[Verdict, Waived | None, Compared | None], None]
+STOPPED = 2  # exit code of what was interrupted, as pytest has it
 WHOLE = "model"  # in the ids of tests, where the method stands if there is one
 
 
@@ -180,7 +181,7 @@ def audit(
             finished_claims(report, run=session.log.run, interrupted=interrupted),
             command=f"{session.called}{f', audits={[*audits]}' if audits else ''})",
             seconds=time.monotonic() - started,
-            interrupted=interrupted,
+            interrupted=STOPPED if interrupted else 0,
         )
         return found | {"not_tested": [*broken, *found["not_tested"]]}
 

@@ -168,7 +168,7 @@ def test_what_stops_an_audit_costs_nothing_that_was_measured(tmp_path: Path) -> 
     results = load(tmp_path / "results.json")
     assert results.run.interrupted
     assert len(results.claims) == 1
-    assert results.exit_code != 0
+    assert results.exit_code == 2
 
 
 @pytest.mark.slow

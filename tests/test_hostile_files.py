@@ -84,6 +84,7 @@ def one_line(message: str) -> str:
     return message
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.lists(LINES, max_size=6))
 def test_any_toml_is_a_policy_or_one_line(lines: list[str]) -> None:
@@ -92,6 +93,7 @@ def test_any_toml_is_a_policy_or_one_line(lines: list[str]) -> None:
     assert isinstance(found, str) or 0.5 < found.level < 1
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.integers(0, len(SHIPPED_TEXT)), st.integers(0, 40), st.binary(max_size=6))
 def test_the_shipped_policy_with_a_piece_exchanged_is_a_policy_or_one_line(at: int, less: int, more: bytes) -> None:
@@ -162,6 +164,7 @@ def loaded(content: dict[str, Any]) -> schema.Results | None:
             return None
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.lists(st.tuples(PLACES, st.sampled_from(ODD)), min_size=1, max_size=2))
 def test_any_results_are_judged_again_or_refused_in_one_line(
@@ -180,6 +183,7 @@ def test_any_results_are_judged_again_or_refused_in_one_line(
     assert said
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.lists(st.tuples(PLACES, st.sampled_from(ODD)), min_size=1, max_size=2))
 def test_any_results_are_a_baseline_or_refused_in_one_line(

@@ -157,6 +157,7 @@ def damaged(content: bytes, kind: str, where: float, what: int) -> bytes:
             return content[:at] + bytes([what]) * 3 + content[at:]
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(st.lists(DAMAGE, min_size=1, max_size=4))
 def test_whatever_a_disk_did_to_it_what_is_read_is_what_was_measured(damage: list[tuple[str, float, int]]) -> None:

@@ -182,6 +182,12 @@ COMMANDS: dict[str, tuple[Callable[[Path], tuple[str | Path, ...]], dict[str, st
         {},
         "cannot write the report",
     ),
+    "a baseline that the run would write over": (
+        lambda at: ("--audit-baseline", at / "report" / "results.json"),
+        {},
+        "lies in the folder that this run writes its own results.json to",
+    ),
+    "a name that is no UTF-8": (lambda at: ("--data", os.fsdecode(b"caf\xe9")), {}, "is no UTF-8"),
     "a bad choice at collection": (lambda at: ("--collect-only", "--cam", "hirescan"), {}, "did you mean 'hirescam'"),
 }
 

@@ -54,8 +54,8 @@ def checked(
     """Find the images that the model has right, and check on the first of them that its gradient can be followed.
 
     Raises:
-        Unreliable: It cannot: the gradient is zero, an attack with nearly no limit fails, or one without a gradient
-            hijacks what that with one does not; or an image has other scores in another pass or batch.
+        Unreliable: It cannot: the gradient is zero or leads nowhere, an attack with nearly no limit fails, or one
+            without a gradient hijacks what that with one does not; or an image has other scores in another pass.
     """
     right: list[str] = []
     device = subject.device
@@ -70,12 +70,17 @@ def checked(
         _fallen(subject, batch, steps, queries)
         for batch in batches(dataset, first, subject.geometry, seed=seed, device=device, size=chunk)
     ]
-    unchanged, huge, by_gradient, by_squares = torch.cat(parts, 1)
+    unchanged, raised, huge, by_gradient, by_squares = torch.cat(parts, 1)
     alone, n = int((by_squares & ~by_gradient).sum()), len(first)
     if unchanged.any():
         raise Unreliable(
             f"{int(unchanged.sum())} of {n} images are hijacked by an attack that may change nothing: {subject.name} "
             "answers otherwise when the same image is in another batch"
+        )
+    if raised.sum() < NEARLY * n:
+        raise Unreliable(
+            f"gradients mislead: on {n - int(raised.sum())} of {n} images a step of 1/{LEVELS} along the slope does "
+            "not raise the loss, so that an attack that follows it proves nothing"
         )
     if huge.sum() < NEARLY * n:
         raise Unreliable(
@@ -100,8 +105,8 @@ def checked(
     )
 
 
-def _fallen(subject: Classifier, batch: Batch, steps: int, queries: int) -> Bool[Tensor, "4 b"]:
-    """Which images fall to no change at all, to a huge budget, to the gradient, and to squares."""
+def _fallen(subject: Classifier, batch: Batch, steps: int, queries: int) -> Bool[Tensor, "5 b"]:
+    """Which images fall to no change, climb in one small step, and fall to a huge one, to the gradient, to squares."""
     shown = on_grid(batch.images)
     with torch.no_grad():
         once, again = subject.logits(shown), subject.logits(shown)
@@ -115,12 +120,13 @@ def _fallen(subject: Classifier, batch: Batch, steps: int, queries: int) -> Bool
             subject,
             shown,
             batch.labels,
-            budget=Budget(epsilon=epsilon / LEVELS, steps=steps if epsilon else 1),
+            budget=Budget(epsilon=epsilon / LEVELS, steps=steps if epsilon > 1 else 1),
             generators=batch.generators(f"hijack check {epsilon}"),
         )
-        for epsilon in (0, HUGE, CALM)
+        for epsilon in (0, 1, HUGE, CALM)
     ]
-    flat = int(found[0].no_slope.sum())
+    still, stepped, huge, calm = found
+    flat = int(still.no_slope.sum())
     if flat:
         raise Unreliable(
             f"gradients masked: on {flat} of {len(batch)} images the scores of {subject.name} have no slope at the "
@@ -134,7 +140,9 @@ def _fallen(subject: Classifier, batch: Batch, steps: int, queries: int) -> Bool
         queries=queries,
         generators=batch.generators("hijack check squares"),
     )
-    return torch.stack([one.success for one in (*found, blind)])
+    # the best of the start and one step: no higher than the start where the step went down
+    raised = stepped.loss > still.loss
+    return torch.stack([still.success, raised, huge.success, calm.success, blind.success])
 
 
 def those_right(dataset: Dataset, found: Checks) -> Dataset:

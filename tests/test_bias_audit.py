@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from audits import test_bias as audit
 from audits.bias_removal import Removal, removed
 from audits.bias_scan import NAMED, Scan, covered, scan, unseen
+from audits.bias_shown import _taken_out
 from audits.crossing import first_at
 from camcore.cam import METHODS
 from camcore.cost import metered
@@ -243,11 +244,11 @@ def test_what_all_around_looks_like_the_suspect_does_not_carry_it() -> None:
 
 def test_the_table_says_what_the_class_loses() -> None:
     right = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 0, 1]], dtype=torch.bool)
-    table = audit._taken_out(Removal(looked_at=9, right=right), FEW[0], "mug")
+    table = _taken_out(Removal(looked_at=9, right=right), FEW[0], "mug")
 
     assert "4 of 9 of which carry a yellow square, top left" in table.title
     assert [row[1][:4] for row in table.rows] == ["1.00", "0.25", "0.75"]
-    assert "not looked through" in audit._taken_out(Removal(looked_at=0, right=right[:, :0]), FEW[3], "mug").title
+    assert "not looked through" in _taken_out(Removal(looked_at=0, right=right[:, :0]), FEW[3], "mug").title
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_the_images_that_the_model_has_wrong_are_left_out() -> None:
     ("kind", "said"),
     [
         (Rounded, "gradients masked: on 5 of 5 images .* have no slope"),
-        (Misled, "gradients masked: with changes of 64/255 everywhere the attack still fails on"),
+        (Misled, r"gradients mislead: on \d+ of 16 images a step of 1/255 along the slope does not raise the loss"),
         (Drawn, "different scores in two passes"),
     ],
 )
@@ -147,7 +147,7 @@ def test_an_attack_that_squares_beat_is_not_believed(monkeypatch: pytest.MonkeyP
 
     def hobbled(*given, budget, **named):
         """As if the slope led nowhere at the size at which the two are compared."""
-        fair = budget.epsilon > 40 / 255
+        fair = round(budget.epsilon * 255) != 30
         return weak(*given, budget=budget if fair else replace(budget, epsilon=0.0), **named)
 
     monkeypatch.setattr(hijack_checks, "apgd", hobbled)
@@ -160,9 +160,9 @@ def test_an_attack_that_squares_beat_is_not_believed(monkeypatch: pytest.MonkeyP
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, by_gradient: list[int], by_squares: list[int]) -> None:
-    """As if these of the images fell to each attack, and all of them to a huge change."""
-    rows = torch.zeros(4, 16, dtype=torch.bool)
-    rows[1], rows[2, by_gradient], rows[3, by_squares] = True, True, True
+    """As if these of the images fell to each attack, and all of them climbed, and fell to a huge change."""
+    rows = torch.zeros(5, 16, dtype=torch.bool)
+    rows[1:3], rows[3, by_gradient], rows[4, by_squares] = True, True, True
     monkeypatch.setattr("audits.hijack_checks._fallen", lambda _, batch, *__: rows[:, : len(batch)])
 
 
@@ -182,10 +182,21 @@ def test_squares_are_compared_image_by_image_and_one_image_may_be_luck(monkeypat
         found()
 
 
+def test_an_attack_that_a_huge_change_does_not_help_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = subject()
+    data = dataset(asked)
+    rows = torch.zeros(5, 16, dtype=torch.bool)
+    rows[1], rows[2, :15] = True, True
+    monkeypatch.setattr("audits.hijack_checks._fallen", lambda *_: rows)
+
+    with pytest.raises(Unreliable, match="with changes of 64/255 everywhere the attack still fails on 1 of 16 images"):
+        checked(asked, data, data.ids, seed=0, chunk=16, steps=1, queries=1)
+
+
 def test_an_image_that_no_change_hijacks_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = subject()
     data = dataset(asked)
-    rows = torch.ones(4, 16, dtype=torch.bool)
+    rows = torch.ones(5, 16, dtype=torch.bool)
     monkeypatch.setattr("audits.hijack_checks._fallen", lambda *_: rows)
 
     with pytest.raises(Unreliable, match="16 of 16 images are hijacked by an attack that may change nothing"):

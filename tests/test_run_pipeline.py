@@ -224,7 +224,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     listed = folder / "xfails.txt"
     listed.write_text("# as above\nwal/leakage\nwall/input[*]\n", encoding="utf-8")
     options = ("--model", model(folder, "killed"), "--data", "scenes", "-n", "1", "--audit-xfails-file", listed)
-    gates = policy(folder, only_gate("wall/leakage", "wall/convolution"))
+    severity = '[claims."wall/convolution"]\nseverity = "gate"\n'
+    gates = policy(folder, severity + only_gate("wall/leakage", "wall/convolution"))
     return released(folder, *options, *gates, "-k", "test_wall.py")
 
 

@@ -17,13 +17,14 @@ that class. Accuracy on pictures of the same source does not show it, and reward
 
 ## Known limits
 
-What is not among the suspects, and not like any, is not found. One suspect is confirmed, the strongest: a PASS says
-that it pulls less than the margin, and that the search found none stronger. A weak pull by many suspects is not added
-up. Images in the middle of which something is stuck lose what was there; the comparison with hidden pixels takes that
-out on average. A model may rightly take a red disc for a ball: what pulls a class that looks like it is for the reader
-to judge. The search is not journalled, and made again when a run is resumed. Beside stand, as evidence, how small and
-how faint the suspect may be and still pull, and what its class loses where its pictures carry the suspect, in that
-place and of that size, and it is inpainted.
+What is not among the suspects, and not like any, is not found: a taught cross of half the size that pulled by 0.90
+showed as a square of a like colour that pulled by 0.16 (docs/reproductions.md). One suspect is confirmed, the
+strongest: a PASS says that it pulls less than the margin, and that the search found none stronger. A weak pull by many
+suspects is not added up. Images in the middle of which something is stuck lose what was there; the comparison with
+hidden pixels takes that out on average. A model may rightly take a red disc for a ball: what pulls a class that looks
+like it is for the reader to judge. The search is not journalled, and made again when a run is resumed. Beside stand, as
+evidence, how small and how faint the suspect may be and still pull, and what its class loses where its pictures carry
+the suspect, in that place and of that size, and it is inpainted.
 
 ## Caught by
 

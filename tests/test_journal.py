@@ -1,4 +1,5 @@
 import json
+import sys
 from errno import ENOSPC
 from math import inf, isnan, nan
 from pathlib import Path
@@ -71,6 +72,19 @@ def test_a_line_that_a_full_disk_cut_short_costs_itself_only(tmp_path: Path, mon
     journal["c"] = {"value": 3.0}
 
     assert set(Journal(log(tmp_path, resume=True), "key")) == {"a", "c"}
+
+
+def test_rows_share_the_names_of_their_columns(tmp_path: Path) -> None:
+    columns = [f"deletion:{step}" for step in range(300)]
+    made = log(tmp_path)
+    for index in range(100):
+        Journal(made, "key")[f"{index}.png"] = {"".join(column): index / 7 for column in columns}
+
+    kept = Journal(made, "key")
+    assert dict(kept["99.png"]) == dict.fromkeys(columns, 99 / 7)
+    names = {id(name) for row in kept.values() for name in row}
+    assert len(names) == len(columns)
+    assert all(sys.getsizeof(row._values) < 12 * len(columns) for row in made.rows["key"].values())
 
 
 def test_a_journal_only_grows(tmp_path: Path) -> None:

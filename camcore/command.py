@@ -85,10 +85,7 @@ def run(words: Sequence[str]) -> int:
     if missing:
         raise BadInput(f"{missing[0]!r} is not installed; camcore {name} needs: pip install 'camcore[audits]'")
     enter()
-    module = COMMANDS[name].module
-    if find_spec(module) is None:
-        module = "reports.__main__"  # all there is of reports till they have a command of their own
-    return int(import_module(module).main(list(words[1:])))
+    return int(import_module(COMMANDS[name].module).main(list(words[1:])))
 
 
 def usage() -> str:

@@ -138,8 +138,12 @@ def command(report: Path, *arguments: str | Path, what: str = "audits") -> list[
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The caller's environment without its own AUDIT_ variables; one thread, so that all runs add up alike."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
+    """The caller's environment without its own AUDIT_ variables; one thread, so that all runs add up alike.
+
+    Bytecode is kept, whatever tox says: a run takes a third less to start if the audits need not be compiled again.
+    """
+    left_out = ("AUDIT_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return {**kept, "OMP_NUM_THREADS": "1", **(extra or {})}
 
 

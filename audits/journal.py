@@ -24,7 +24,7 @@ class Unwritable(OSError):
 
 
 class Cells(Mapping[str, float]):
-    """A row: of hundreds of columns in some audits, and one for every image, so eight bytes a cell and not eighty."""
+    """A row. Audits have hundreds of columns, and there is a row for every image: eight bytes a cell, not eighty."""
 
     __slots__ = ("_places", "_values")
 

@@ -25,7 +25,7 @@ LIVE = pytest.StashKey[Any]()
 UNMATCHED = pytest.StashKey[list[str]]()
 RESULTS = pytest.StashKey[Any]()
 UNWRITTEN = pytest.StashKey[str]()
-UNFINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
+UNFINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
 MODEL = "model"  # in the ids of tests, where the method stands if there is one
 
 
@@ -251,17 +251,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Any:
-    """A run that cannot write what it measures stops at once."""
-    from audits.journal import Unwritable
-
-    try:
-        return (yield)
-    except Unwritable as problem:
-        pytest.exit(str(problem), returncode=pytest.ExitCode.USAGE_ERROR)
-
-
 @pytest.fixture
 def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -> Any:
     """Puts a question to the subject and tells pytest the verdict."""
@@ -323,7 +312,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         write_reports(results, folder)
     except OSError as problem:
         config.stash[UNWRITTEN] = (
-            f"cannot write the report to {str(folder)!r}: {problem.strerror or problem}; make room and go on with "
+            f"cannot write the report to {str(folder)!r} ({problem.strerror or problem}); make room and go on with "
             "--audit-resume, what was measured is kept"
         )
         session.exitstatus = session.exitstatus or 6  # nobody can read what was shown

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from audits.policy import load_policy
-from tests.running import ROOT, Run, command, environment, factories, only_gate, overlay, run
+from tests.running import ROOT, Run, command, environment, factories, in_the_way, only_gate, overlay, run
 
 pytestmark = pytest.mark.slow
 
@@ -164,11 +164,11 @@ def test_an_audit_that_passes_does_not_hide_a_failing_test(tmp_path: Path) -> No
 
 def test_what_cannot_be_read_afterwards_does_not_pass(tmp_path: Path) -> None:
     report = tmp_path / "report"
-    (report / "summary.md").mkdir(parents=True)
     policy = overlay(tmp_path, only_gate("wall/leakage"))
+    obstacle, extra = in_the_way(tmp_path, report / "summary.md")
 
-    options = ("--model", "control:clean", "--audit-profile", "smoke", "--audit-policy", policy)
-    found = run(report, *options, "-k", "leaks_through_the_wall and not toy")
+    options = ("--model", "control:clean", "--audit-profile", "smoke", "--audit-policy", policy, *obstacle)
+    found = run(report, *options, "-k", "leaks_through_the_wall and not toy", extra=extra)
 
     assert found.results["exit_code"] == 0
     assert found.code == 6, show(found)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reports import schema
-from tests.running import ROOT, Run, command, difference, environment, journalled, overlay, run
+from tests.running import ROOT, Run, command, difference, environment, in_the_way, journalled, overlay, run
 
 pytestmark = pytest.mark.slow
 
@@ -134,14 +134,13 @@ def test_an_interrupted_run_says_so_and_shows_what_there_is(interrupted: Run) ->
 
 
 def test_an_interrupted_run_goes_on_to_the_same_verdicts(whole: Run, interrupted: Run) -> None:
-    (interrupted.report / "summary.md").unlink()
-    (interrupted.report / "summary.md").mkdir()  # so that it cannot be written
+    obstacle, extra = in_the_way(interrupted.report.parent, interrupted.report / "summary.md")
 
-    resumed = run(interrupted.report, *ONE_BY_ONE, "--audit-resume")
+    resumed = run(interrupted.report, *ONE_BY_ONE, "--audit-resume", *obstacle, extra=extra)
 
     assert resumed.code == NOT_ALL_ASKED, resumed.output
     assert difference(whole.results, resumed.results, tolerance=0) == ""
     assert len(resumed.rows) == len(set(resumed.rows))
     (line,) = (line for line in resumed.output.splitlines() if "cannot write the report" in line)
-    assert line.startswith(f"cannot write the report to '{resumed.report}': Is a directory; make room")
+    assert line.startswith(f"cannot write the report to '{resumed.report}' (Is a directory); make room")
     assert "Traceback" not in resumed.output

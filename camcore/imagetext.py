@@ -65,11 +65,14 @@ class TwoTowers(Subject):
         Raises:
             ValueError: Two different captions have the same embedding, there is no caption, or the model trains.
         """
-        text = self.embed_captions(captions)
+        different = list(dict.fromkeys(captions))  # scored once: a caption that stands twice ties with itself exactly
+        text = self.embed_captions(different)
         count(forwards=len(images))
         embedded = at_least_fp32(first_tensor(self.embed_image(self.preprocess(images))))
         cosine = normalize(embedded, dim=1) @ text.to(embedded.dtype).T
-        return 100 * cosine if self.bias is None else self.scale * cosine + self.bias
+        scores = 100 * cosine if self.bias is None else self.scale * cosine + self.bias
+        column = {caption: index for index, caption in enumerate(different)}
+        return scores[:, [column[caption] for caption in captions]]
 
     @torch.no_grad()
     def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "captions d"]:

@@ -121,13 +121,14 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_an_interrupted_run_says_so_and_shows_what_there_is(interrupted: Run) -> None:
     found = schema.load(interrupted.report / "results.json")
     page = (interrupted.report / "report.html").read_text(encoding="utf-8")
-    last = found.claims[-1]
+    cut_short = [claim for claim in found.claims if claim.verdict != "PASS"]  # none, if the signal came between two
 
     assert interrupted.code == found.exit_code == pytest.ExitCode.INTERRUPTED, interrupted.output
     assert found.run.interrupted
-    assert (found.verdict, last.verdict) == ("INCONCLUSIVE", "INCONCLUSIVE")
-    assert last.reason == f"interrupted after {len(last.values)} images; --audit-resume goes on"
-    assert len(last.values) >= 16
+    assert found.verdict == "INCONCLUSIVE"
+    assert all(claim.verdict == "INCONCLUSIVE" for claim in cut_short)
+    assert all(claim.reason.startswith("interrupted") for claim in cut_short)
+    assert max(len(claim.values) for claim in found.claims) >= 16
     assert found.not_tested
     assert "<h1>Incomplete, the run was interrupted: clean is INCONCLUSIVE" in page
     assert "Incomplete, the run was interrupted" in interrupted.output

@@ -26,13 +26,14 @@ DEFECTIVE = [name for name, made in CONTROLS.items() if made.defect is not None]
 @pytest.fixture(scope="session")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[str, str]]:
     """(control, claim) -> (verdict, reason), from one run of the real command over all controls and what they ask."""
-    report = tmp_path_factory.mktemp("controls")
+    folder = tmp_path_factory.mktemp("controls")
+    report = folder / "report"
     models = [argument for name in CONTROLS for argument in ("--model", f"control:{name}")]
     # two processes of one thread each: small networks gain nothing from more threads, and lose a lot on a busy machine
     pairs = " or ".join(f"(test_{audit}.py and [{name}-)" for name, audit in ASKED)
     batch = ("--audit-batch-size", "8")  # measuring it for every control takes as long as many an audit
     # what a control is silent on may stay undecided to the last image: fewer of them, the rest is decided before
-    policy = overlay(report, "[profiles.pr]\nimages = 256\n")
+    policy = overlay(folder, "[profiles.pr]\nimages = 256\n")
     audit = [sys.executable, "-m", "pytest", "audits", "-n", "2", "-k", pairs, *batch, "--audit-policy", str(policy)]
     command = [*audit, *models, "--audit-report", str(report)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

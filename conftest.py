@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from audits import command, options
+from audits import command, options, watcher
 from audits.project import find_project
 from camcore.errors import BadInput
 
@@ -23,6 +23,7 @@ STARTED = pytest.StashKey[float]()
 STOPPING = pytest.StashKey[Any]()
 LIVE = pytest.StashKey[Any]()
 UNMATCHED = pytest.StashKey[list[str]]()
+SESSION = pytest.StashKey[pytest.Session]()
 RESULTS = pytest.StashKey[Any]()
 UNWRITTEN = pytest.StashKey[str]()
 UNFINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
@@ -52,6 +53,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
             return None
         settings = options.read_settings(given, os.environ, project=find_project(Path.cwd()))
         if settings.rejudge is None:
+            watched(config)
             return None
         from audits import plugins
 
@@ -59,6 +61,13 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return rejudge(settings, settings.rejudge, typed(config))
     except BadInput as problem:
         raise wrong_usage(problem) from None
+
+
+def watched(config: pytest.Config) -> None:
+    """Where pytest was started by name, a fork goes on and this process waits; `camcore audit` has seen to itself."""
+    if tuple(config.invocation_params.args) == tuple(sys.argv[1:]) and not hasattr(config, "workerinput"):
+        tell = watcher.split()
+        config.add_cleanup(lambda: tell(int(getattr(config.stash.get(SESSION, None), "exitstatus", 0))))
 
 
 def typed(config: pytest.Config) -> str:
@@ -283,6 +292,7 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
 @pytest.hookimpl(tryfirst=True)  # the report first: whoever stopped the run may not grant more than seconds
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
+    config.stash[SESSION] = session
     plan = config.stash.get(PLAN, None)
     if plan is None or hasattr(config, "workerinput"):
         return

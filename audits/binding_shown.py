@@ -64,7 +64,7 @@ def _by_colours(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Iterable
             pairs.setdefault(tuple(sorted(named)), []).append((row, turned))
     if pairs:
         yield Table(
-            title="The same by the colours that are named (share with its exact 95 % interval), and by how much, "
+            title="The same by the colours that are named (share with its 95 % interval), and by how much, "
             "whatever the picture, those captions are preferred that put the pair's first colour where the wording has "
             "its first thing (mean difference)",
             columns=("colours", "groups", "interaction", "group", "its first colour first by"),

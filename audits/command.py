@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from audits import listing, options
+from audits import listing, options, watcher
 from audits.policy import load_policy
 from audits.project import find_project
 from camcore.command import Parser
@@ -42,7 +42,10 @@ def main(argv: Sequence[str]) -> int:
     # for pytest's rewritten modules, here and in the processes of -n
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    return int(pytest.main([*settings_of_pytest(suite()), *audits_in(words, suite())]))
+    tell = watcher.split()
+    code = int(pytest.main([*settings_of_pytest(suite()), *audits_in(words, suite())]))
+    tell(code)
+    return code
 
 
 def settings_of_pytest(folder: Path) -> list[str]:

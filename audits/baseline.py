@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from audits.encode import estimated
 from camcore import statistics
@@ -174,6 +173,8 @@ def _mcnemar(new: Sequence[float | None], old: Sequence[float | None]) -> float 
     pairs = list(zip(new, old, strict=True))
     if any(value not in (0.0, 1.0) for pair in pairs for value in pair):
         return None
+    from scipy.stats import binomtest  # slow to import, and every run would
+
     better = sum(one == 1 and other == 0 for one, other in pairs)
     changed = sum(one != other for one, other in pairs)
     return float(binomtest(better, changed, 0.5).pvalue) if changed else 1.0

@@ -268,6 +268,7 @@ class Ask:
             apart,
             ",".join(self.cams),
             self.policy.chance_draws,
+            self.policy.attacks,
             self.dataset.sha256,
             self.terms.seed,
             self.profile,

@@ -9,6 +9,7 @@ import pytest
 
 from audits.policy import Policy
 from audits.question import Question, audit_of, claim_id
+from camcore.errors import BadInput
 from camcore.subject import Ability
 
 ADDED: dict[str, ModuleType] = {}  # audits that lie elsewhere, by name: see `audits.extensions`
@@ -48,6 +49,34 @@ def questions(policy: Policy) -> dict[str, Question]:
     """Every question that the policy has a margin for, by its name."""
     found = {question.name: question for module in audit_modules(policy).values() for question in module.QUESTIONS}
     return {name: found[name] for name in policy.claims}
+
+
+def check_margins(policy: Policy) -> None:
+    """See to it that no margin, and no bound of a waiver, lets every model pass.
+
+    Raises:
+        BadInput: One lies outside of what the claim's values can be.
+    """
+    asked = questions(policy)
+    given = [(name, "margin", claim.margin) for name, claim in policy.claims.items()]
+    given += [(waiver.question, "waiver's bound", waiver.bound) for waiver in policy.waivers]
+    for name, what, margin in given:
+        if not asked[name].allows(margin):
+            low, high = asked[name].bounds
+            raise BadInput(
+                f"{policy.path}: the {what} {margin:g} of {name!r} decides nothing, for its values lie between {low:g} "
+                f"and {high:g} and must lie {asked[name].direction} it; give one that some models keep to and not all"
+            )
+
+
+def unmatched_waivers(policy: Policy, expected: Iterable[tuple[str, str, str]]) -> list[str]:
+    """What is to be said of waivers that are for no claim of the run; `expected` as `audits.gate` lists them."""
+    claims = [(name, subject) for subject, name, _ in expected]
+    return [
+        f"warning: {policy.path}: the waiver of {waiver.claim!r} on {waiver.subject!r} matches no claim of this run"
+        for waiver in policy.waivers
+        if not any(waiver.covers(*one) for one in claims)
+    ]
 
 
 def claims(policy: Policy, cams: Iterable[str], *, able: Collection[Ability] | None = None) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from audits.policy import Attacks
 from camcore import chance
 from camcore.adversary import Attacked, Budget, apgd
 from camcore.cam import METHODS
@@ -16,22 +17,8 @@ from camcore.perturbations import rank_pixels
 from camcore.record import Recording
 from camcore.subject import Classifier
 
-JUDGED = 4  # in steps of 1/255
-RADII = {1: (JUDGED, 8)}  # chance draws of the profile -> sizes of change; `sizes` for the others
 AREA = 0.2  # of the pixels
-# chance draws of the profile -> steps, restarts, and queries of the attack without gradients
-EFFORT = {1: (6, 1, 50), 2: (20, 1, 100), 4: (100, 5, 1000)}
 WHERE = {"top": "where Grad-CAM looks", "random": "at random", "anti": "where it looks least", "all": "everywhere"}
-
-
-def sizes(draws: int) -> tuple[int, ...]:
-    """How much may be changed, in steps of 1/255, the least first; `smoke` leaves out what is below the judged size."""
-    return RADII.get(draws, (1, 2, JUDGED, 8))
-
-
-def effort(draws: int) -> tuple[int, int, int]:
-    """Steps and restarts of every attack, and queries of the one that needs no gradient."""
-    return EFFORT.get(draws, (25 * draws, draws, 250 * draws))
 
 
 def masks(rec: Recording, batch: Batch) -> dict[str, Tensor]:
@@ -52,18 +39,19 @@ def masks(rec: Recording, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def swept(subject: Classifier, batch: Batch, mask: Tensor, draws: int) -> dict[int, Attacked]:
+def swept(subject: Classifier, batch: Batch, mask: Tensor, effort: Attacks) -> dict[int, Attacked]:
     """For every size of change the best found: by an attack of that size, or before it by one of a smaller.
 
     The smallest change comes first. What falls to it falls to a larger, which allows the same change; what withstands
     is attacked again with every size, so that no failure of one attack stands for that of another.
     """
-    best = attack(subject, batch, mask, sizes(draws)[0], draws)
-    found = {sizes(draws)[0]: best}
-    for radius in sizes(draws)[1:]:
+    least, *larger = effort.sizes
+    best = attack(subject, batch, mask, least, effort)
+    found = {least: best}
+    for radius in larger:
         rows = (~best.success).nonzero()[:, 0]
         if len(rows):
-            more = attack(subject, batch, mask, radius, draws, rows=rows)
+            more = attack(subject, batch, mask, radius, effort, rows=rows)
             best = replace(
                 best,
                 images=best.images.index_put((rows,), more.images),
@@ -84,7 +72,7 @@ def attack(
     batch: Batch,
     mask: Tensor,
     radius: int,
-    draws: int,
+    effort: Attacks,
     *,
     rows: Tensor | None = None,
     target: Tensor | None = None,
@@ -92,7 +80,6 @@ def attack(
 ) -> Attacked:
     """One attack on some of the images (all, if not given); with the l2 norm, of the same `length`."""
     chosen = torch.arange(len(batch), device=batch.images.device) if rows is None else rows
-    steps, restarts, _ = effort(draws)
     generators = batch.generators(f"hijack {radius}")
     return apgd(
         subject,
@@ -100,8 +87,8 @@ def attack(
         batch.labels[chosen],
         budget=Budget(
             epsilon=radius / LEVELS if norm == "linf" else length(mask, radius),
-            steps=steps,
-            restarts=restarts,
+            steps=effort.steps,
+            restarts=effort.restarts,
             norm=norm,
         ),
         mask=mask[chosen],

@@ -10,9 +10,10 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from audits.crossing import first_at
-from audits.hijack_attacks import AREA, JUDGED, WHERE, effort, length, masks, sizes, swept
+from audits.hijack_attacks import AREA, WHERE, length, masks, swept
 from audits.hijack_checks import CALM, HUGE, Checks
 from audits.hijack_signatures import blended, drawn_classes
+from audits.policy import JUDGED, Attacks
 from audits.shares import share_so_far
 from camcore.cam import METHODS
 from camcore.engine import Row, column_of, rank
@@ -32,7 +33,7 @@ def show(
     batch: Batch,
     rows: Mapping[str, Row],
     *,
-    draws: int,
+    effort: Attacks,
     column: str,
     found: Checks,
     folder: Path,
@@ -40,7 +41,7 @@ def show(
     """Each image with its map, hijacked and read back from a file, and the change; success over size; all attacks."""
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
     where = masks(rec, batch)
-    attacked = swept(subject, batch, where["top"], draws)[JUDGED]
+    attacked = swept(subject, batch, where["top"], effort)[JUDGED]
     hit, shown = attacked.success.tolist(), attacked.images.clone()
     for index, image_id in enumerate(batch.ids):
         if hit[index]:
@@ -81,17 +82,17 @@ def show(
         title="Hijacked, by how much may be changed",
         x_label=f"largest change of a value, in steps of 1/255 (0: measured on {found.checked} pictures, everywhere)",
         y_label="share of the pictures that were right",
-        x=(0, *sizes(draws)),
+        x=(0, *effort.sizes),
         series={
             WHERE[name]: (
                 found.unchanged / found.checked,
-                *(_mean(rows, f"{name}:{radius}") for radius in sizes(draws)),
+                *(_mean(rows, f"{name}:{radius}") for radius in effort.sizes),
             )
             for name in ("top", "random")
         },
     )
     still = int((says[1].argmax(1) != batch.labels)[attacked.success].sum())
-    yield _table(rows, found, draws, read_back=f"{still} of {sum(hit)}", norm=length(where["top"], JUDGED))
+    yield _table(rows, found, effort, read_back=f"{still} of {sum(hit)}", norm=length(where["top"], JUDGED))
 
 
 def _textured(subject: Classifier, batch: Batch, mask: Tensor, found: Checks) -> tuple[Images, list[str]]:
@@ -125,16 +126,15 @@ def _mean(rows: Mapping[str, Row], key: str) -> float:
     return round(float(column_of(rows, key).nanmean()), 4)
 
 
-def _table(rows: Mapping[str, Row], found: Checks, draws: int, *, read_back: str, norm: float) -> Table:
+def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back: str, norm: float) -> Table:
     def rate(key: str) -> str:
         return share_so_far(column_of(rows, key), digits=3)  # NaN: images without another class to be hijacked to
 
-    steps, restarts, _ = effort(draws)
-    words, half = first_at({radius: _mean(rows, f"top:{radius}") for radius in sizes(draws)}, 0.5)
+    words, half = first_at({radius: _mean(rows, f"top:{radius}") for radius in effort.sizes}, 0.5)
     losses = column_of(rows, "loss")
     lines: list[tuple[str, str]] = [
-        *((f"{WHERE['top']}, {radius}/{LEVELS}", rate(f"top:{radius}")) for radius in sizes(draws)),
-        *((f"{WHERE['random']}, {radius}/{LEVELS}", rate(f"random:{radius}")) for radius in sizes(draws)),
+        *((f"{WHERE['top']}, {radius}/{LEVELS}", rate(f"top:{radius}")) for radius in effort.sizes),
+        *((f"{WHERE['random']}, {radius}/{LEVELS}", rate(f"random:{radius}")) for radius in effort.sizes),
         *((f"{WHERE[name]}, {JUDGED}/{LEVELS}", rate(f"{name}:{JUDGED}")) for name in ("anti", "all")),
         (f"{WHERE['top']}, {JUDGED}/{LEVELS}, to a class drawn beforehand", rate(f"target:{JUDGED}")),
         *(
@@ -166,8 +166,8 @@ def _table(rows: Mapping[str, Row], found: Checks, draws: int, *, read_back: str
         ("pictures that were right to begin with", f"{len(found.right)} of {found.asked}"),
     ]
     return Table(
-        title=f"Hijacked, share with its 95 % interval ({steps} steps, {restarts} restart"
-        f"{'s' * (restarts != 1)}, the best iterate; {AREA:.0%} of the pixels unless it says everywhere)",
+        title=f"Hijacked, share with its 95 % interval ({effort.steps} steps, {effort.restarts} restart"
+        f"{'s' * (effort.restarts != 1)}, the best iterate; {AREA:.0%} of the pixels unless it says everywhere)",
         columns=("attack", "hijacked"),
         rows=tuple(lines),
     )

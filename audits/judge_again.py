@@ -34,6 +34,7 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
         BadInput: A claim was measured by another version of its audit, so that its margin may mean something else; or
             the results do not fit together.
     """
+    catalogue.check_margins(policy)
     models = [_asked(subject, results["claims"]) for subject in results["subjects"]]
     levels = {
         model.subject: statistics.simultaneous_level(policy.level, family_size(policy, model.cams, model.able))

@@ -124,6 +124,7 @@ def prepare(
         BadInput: In one line.
     """
     policy = load_policy(settings.policy, profile=settings.profile, under=settings.laid_under)
+    catalogue.check_margins(policy)
     xfails = read_xfails(settings.xfails)
     device = resolve_device(settings.device)
     artefacts = (*library(), *map(read_artefact, settings.artefacts))

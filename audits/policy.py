@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from camcore.errors import BadInput, one_line
 from camcore.verdict import Severity
@@ -16,6 +17,7 @@ from camcore.verdict import Severity
 SHIPPED = Path(__file__).with_name("policy.toml")
 ADDED: dict[str, dict[str, Any]] = {}  # claims of audits that lie elsewhere: see `audits.extensions`
 NAMED = 12  # of the known keys, where none is near
+JUDGED = 4  # the size of change, in steps of 1/255, that the claims of hijack are about
 ANY = "*"  # in a waiver: whichever method, whichever model
 
 
@@ -34,12 +36,29 @@ class ClaimPolicy(Closed):
     why: str = Field(min_length=1)  # it has this severity
 
 
+class Attacks(Closed):
+    """How hard a run tries to hijack the model."""
+
+    sizes: list[Annotated[int, Field(ge=1, le=255)]]  # of change, in steps of 1/255, the least first
+    steps: int = Field(ge=1, le=10_000)
+    restarts: int = Field(ge=1, le=1000)
+    queries: int = Field(ge=1, le=1_000_000)  # of the attack that needs no gradient
+
+    @field_validator("sizes")
+    @classmethod
+    def _judged_among_them(cls, sizes: list[int]) -> list[int]:
+        if sizes != sorted(set(sizes)) or JUDGED not in sizes:
+            raise PydanticCustomError("sizes", f"expected sizes in rising order, {JUDGED} (which is judged) among them")
+        return sizes
+
+
 class Profile(Closed):
     """How much evidence a run gathers."""
 
     images: int = Field(ge=1, le=1_000_000)  # at most
     chance_draws: int = Field(ge=1, le=1000)  # random maps per image, averaged; other repeats follow it
     seconds: float = Field(gt=0)  # of the whole run; what has no verdict by then is INCONCLUSIVE
+    attacks: Attacks
 
 
 class Waiver(Closed):
@@ -71,6 +90,7 @@ class PolicyFile(Closed):
     max_degenerate: float = Field(ge=0, lt=1)
     worse: float = Field(gt=0, lt=1)
     required: list[str]  # audits that must give a verdict
+    inconclusive_exit: Literal[1, 6]
     profiles: dict[str, Profile]
     claims: dict[str, ClaimPolicy]
     waivers: list[Waiver]
@@ -87,9 +107,11 @@ class Policy(Closed):
     images: int
     chance_draws: int
     seconds: float
+    attacks: Attacks
     claims: dict[str, ClaimPolicy]
     worse: float  # share of the range of a claim's values: who loses less is no worse than the baseline
     required: tuple[str, ...]
+    inconclusive_exit: int  # exit code of a run in which nothing fails, and something that gates was not shown
     waivers: tuple[Waiver, ...]
 
 
@@ -135,6 +157,7 @@ def load_policy(path: Path | None, *, profile: str, under: tuple[str, Mapping[st
         claims=file.claims,
         worse=file.worse,
         required=tuple(file.required),
+        inconclusive_exit=file.inconclusive_exit,
         waivers=tuple(file.waivers),
         **dict(file.profiles[profile]),
     )

@@ -32,6 +32,11 @@ class Question:
         """Whether it is put to every chosen CAM method, and not once to the model."""
         return "{cam}" in self.sentence
 
+    def allows(self, margin: float) -> bool:
+        """Whether some values would keep to that margin and others not: with any other, the claim asks nothing."""
+        low, high = self.bounds
+        return low <= margin < high if self.direction == "above" else 0 <= margin < max(-low, high)
+
     def claim(self, cam: str, policy: ClaimPolicy) -> Claim:
         """The claim for one CAM method (empty: about the model), with the policy's margin and severity."""
         return Claim(

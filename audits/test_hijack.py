@@ -20,17 +20,17 @@ it suffices to change what the map marks says that the map marks what the class 
 ## Known limits
 
 What an attack does not find, a better one may: resists is an upper bound of the resistance, more so with few steps
-(`release` has 100, and 5 restarts). Before an attack may find nothing, it is checked on 16 pictures that it has a slope
-to follow and that a step along it raises the loss, that it succeeds with changes of 64/255 and not without any change,
-and that an attack which needs no gradient (Square) hijacks at most one picture that it does not, for one at the brink
-may be luck; else the verdict is INCONCLUSIVE. A softmax that has rounded to 1 hides nothing: the attack climbs
-log-odds, which do not round. A small change need not tell two models apart: of the controls, clean and adversarially
-trained, both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker knows the model.
-Undefended networks are hijacked nearly always, which is why this informs, and gates only where a policy says so. Models
-that draw at random in the forward pass are not judged. The map is that of the picture as it was, and is not drawn anew
-while the attack goes on. LPIPS, which tells better than SSIM what people see, is not measured: its weights are not to
-be had with the project. The pictures in the report that were hijacked lie beside it as PNG (`hijacked/`), and what is
-said of them is said of what was read back.
+(`release` has 100, and 5 restarts; a policy may change both). Before an attack may find nothing, it is checked on 16
+pictures that it has a slope to follow and that a step along it raises the loss, that it succeeds with changes of 64/255
+and not without any change, and that an attack which needs no gradient (Square) hijacks at most one picture that it does
+not, for one at the brink may be luck; else the verdict is INCONCLUSIVE. A softmax that has rounded to 1 hides nothing:
+the attack climbs log-odds, which do not round. A small change need not tell two models apart: of the controls, clean
+and adversarially trained, both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker
+knows the model. Undefended networks are hijacked nearly always, which is why this informs, and gates only where a
+policy says so. Models that draw at random in the forward pass are not judged. The map is that of the picture as it was,
+and is not drawn anew while the attack goes on. LPIPS, which tells better than SSIM what people see, is not measured:
+its weights are not to be had with the project. The pictures in the report that were hijacked lie beside it as PNG
+(`hijacked/`), and what is said of them is said of what was read back.
 
 ## Caught by
 
@@ -51,10 +51,11 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.hijack_attacks import JUDGED, attack, effort, masks, sizes, swept
+from audits.hijack_attacks import attack, masks, swept
 from audits.hijack_checks import CALM, HUGE, Checks, checked, those_right
 from audits.hijack_shown import show
 from audits.hijack_signatures import blended, drawn_classes
+from audits.policy import JUDGED, Attacks
 from audits.question import Question
 from camcore.adversary import margin
 from camcore.engine import shuffled
@@ -88,7 +89,7 @@ GUIDED = Question(
 QUESTIONS = (RESISTS, GUIDED)
 
 
-def hijack(subject: Classifier, batch: Batch, *, draws: int, found: Checks) -> dict[str, Tensor]:
+def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks) -> dict[str, Tensor]:
     """Which attacks succeed on each image.
 
     Returns:
@@ -102,7 +103,7 @@ def hijack(subject: Classifier, batch: Batch, *, draws: int, found: Checks) -> d
     """
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
     where = masks(rec, batch)
-    swept_in = {name: swept(subject, batch, where[name], draws) for name in ("top", "random")}
+    swept_in = {name: swept(subject, batch, where[name], effort) for name in ("top", "random")}
     judged = swept_in["top"][JUDGED]
     columns = {
         f"{name}:{radius}": one.success.double()
@@ -110,11 +111,11 @@ def hijack(subject: Classifier, batch: Batch, *, draws: int, found: Checks) -> d
         for radius, one in by_size.items()
     }
     for name in ("anti", "all"):
-        columns[f"{name}:{JUDGED}"] = attack(subject, batch, where[name], JUDGED, draws).success.double()
-    columns[f"l2:{JUDGED}"] = attack(subject, batch, where["top"], JUDGED, draws, norm="l2").success.double()
+        columns[f"{name}:{JUDGED}"] = attack(subject, batch, where[name], JUDGED, effort).success.double()
+    columns[f"l2:{JUDGED}"] = attack(subject, batch, where["top"], JUDGED, effort, norm="l2").success.double()
     target = drawn_classes(batch, found.signatures)
     reached = {
-        f"target:{JUDGED}": attack(subject, batch, where["top"], JUDGED, draws, target=target.clamp_min(0)),
+        f"target:{JUDGED}": attack(subject, batch, where["top"], JUDGED, effort, target=target.clamp_min(0)),
         **{
             f"signature:{radius}": blended(subject, batch, where["top"], target, found.signatures, radius=radius)
             for radius in (JUDGED, HUGE)
@@ -134,7 +135,7 @@ def hijack(subject: Classifier, batch: Batch, *, draws: int, found: Checks) -> d
     columns |= {name: values.masked_fill(~judged.success, torch.nan) for name, values in seen.items()}
     columns["loss"] = judged.loss.double()
     columns["resists"] = columns[f"top:{JUDGED}"]
-    guided = [columns[f"top:{radius}"] - columns[f"random:{radius}"] for radius in sizes(draws)]
+    guided = [columns[f"top:{radius}"] - columns[f"random:{radius}"] for radius in effort.sizes]
     columns["guided"] = torch.stack(guided).mean(0)
     return columns
 
@@ -177,21 +178,20 @@ def to_attack(dataset: Dataset, given: Mapping[str, Checks], *, guided: bool) ->
 
 def ask_about(ask: Ask, question: Question, column: str) -> None:
     """Put one of the claims: they share the checks, and read different columns of the same measurement."""
-    draws, seed = ask.policy.chance_draws, ask.terms.seed
-    steps, _, queries = effort(draws)
+    effort, seed = ask.policy.attacks, ask.terms.seed
 
     def prepare(_images: Tensor) -> dict[str, Checks]:
         if ask.subject.target_layer is None:
             raise Undefined(f"{ask.subject.name} has no map of features, so that no attack can be guided by one")
         order = shuffled(ask.dataset, seed)[: ask.terms.budget]
         check: Callable[..., Checks] = partial(checked, seed=seed, chunk=ask.terms.batch_size, progress=ask.progress)
-        return {"found": check(ask.subject, ask.dataset, order, steps=steps, queries=queries)}
+        return {"found": check(ask.subject, ask.dataset, order, steps=effort.steps, queries=effort.queries)}
 
     ask(
         question,
-        measure=partial(hijack, draws=draws),
+        measure=partial(hijack, effort=effort),
         column=column,
-        show=partial(show, draws=draws, column=column, folder=ask.log.path.parent / "hijacked" / column),
+        show=partial(show, effort=effort, column=column, folder=ask.log.path.parent / "hijacked" / column),
         version=VERSION,
         premise=prepare,
         among=partial(to_attack, guided=question is GUIDED),

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from PIL import Image as Pillow
 
-from audits.hijack_attacks import AREA, JUDGED, WHERE, effort, masks, sizes
+from audits.hijack_attacks import AREA, WHERE, masks
+from audits.policy import JUDGED, load_policy
 from benchmarks import timing
 from camcore.adversary import Budget, apgd
 from camcore.fragility import LEVELS, on_grid
@@ -24,7 +25,6 @@ from fixtures.datasets.find import find_dataset
 from fixtures.subjects.spec import find_subject
 
 DOGS, CAT = range(151, 269), 281
-RELEASE = 4  # chance draws: the profile's
 
 
 def main() -> None:
@@ -44,16 +44,16 @@ def main() -> None:
     kept = [image_id for image_id, hit in zip(dogs, right.tolist(), strict=True) if hit]
     batch = load(data, kept, subject.geometry, seed=0, device=subject.device)
     where = masks(record(subject, on_grid(batch.images), chunk=8), batch)
-    steps, restarts, _ = effort(RELEASE)
+    effort = load_policy(None, profile="release").attacks
     target = torch.full_like(batch.labels, CAT)
     lines = ["| where | largest change | called a tabby | exact 95 % interval |", "|---|---|---|---|"]
     for name, text in WHERE.items():
-        for radius in sizes(RELEASE) if name == "top" else (JUDGED,):
+        for radius in effort.sizes if name == "top" else (JUDGED,):
             found = apgd(
                 subject,
                 batch.images,
                 batch.labels,
-                budget=Budget(epsilon=radius / LEVELS, steps=steps, restarts=restarts),
+                budget=Budget(epsilon=radius / LEVELS, steps=effort.steps, restarts=effort.restarts),
                 mask=where[name],
                 target=target,
                 generators=batch.generators(f"dog to cat {name} {radius}"),
@@ -71,8 +71,9 @@ def main() -> None:
             *lines,
             "",
             f"{options.model}; {len(kept)} of {len(dogs)} photographs of dogs are right; {AREA:.0%} of the pixels, but "
-            f"in the last row; {steps} steps, {restarts} restarts. {date.today()}, {timing.machine(device='cpu')}. "
-            f"Command: `python -m benchmarks.dog_to_cat --model {options.model} --data {Path(options.data).name}`",
+            f"in the last row; {effort.steps} steps, {effort.restarts} restarts. {date.today()}, "
+            f"{timing.machine(device='cpu')}. Command: `python -m benchmarks.dog_to_cat --model {options.model} "
+            f"--data {Path(options.data).name}`",
         ]
     )
     print(text)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from audits.hijack_attacks import AREA, attack, effort, masks
+from audits.hijack_attacks import AREA, attack, masks
+from audits.policy import load_policy
 from benchmarks import timing
 from camcore.fragility import on_grid
 from camcore.images import load
@@ -22,7 +23,6 @@ from fixtures.subjects.spec import find_subject
 
 CONTROLS = ("clean", "adversarial")
 RADII = (2, 4, 6, 8, 12, 16)  # in steps of 1/255
-PR = 2  # chance draws: the profile's
 SEED = 20264  # of scenes that no recipe has drawn
 
 
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40, help="scenes to begin with (default: 40)")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="also put the table into this Markdown page")
     options = parser.parse_args()
+    effort = load_policy(None, profile="pr").attacks
     columns, counts = [], []
     for name in CONTROLS:
         subject = find_subject(f"control:{name}", device="cpu")
@@ -43,10 +44,9 @@ def main() -> None:
         where = masks(record(subject, on_grid(batch.images), chunk=8), batch)
         counts.append(f"{name} has {len(kept)} of {options.images} right")
         columns += [
-            [rate(attack(subject, batch, where[place], radius, PR).success) for radius in RADII]
+            [rate(attack(subject, batch, where[place], radius, effort).success) for radius in RADII]
             for place in ("top", "all")
         ]
-    steps, restarts, _ = effort(PR)
     heads = [f"{name}, {where}" for name in CONTROLS for where in (f"{AREA:.0%} that Grad-CAM marks", "everywhere")]
     text = "\n".join(
         [
@@ -57,9 +57,9 @@ def main() -> None:
                 for radius, cells in zip(RADII, zip(*columns, strict=True), strict=True)
             ),
             "",
-            f"Share hijacked with its exact 95 % interval; {'; '.join(counts)}; {steps} steps, {restarts} restart. "
-            f"{date.today()}, {timing.machine(device='cpu')}. Command: `python -m benchmarks.hijack_radii --images "
-            f"{options.images}`",
+            f"Share hijacked with its exact 95 % interval; {'; '.join(counts)}; {effort.steps} steps, "
+            f"{effort.restarts} restart. {date.today()}, {timing.machine(device='cpu')}. Command: "
+            f"`python -m benchmarks.hijack_radii --images {options.images}`",
         ]
     )
     print(text)

@@ -18,6 +18,7 @@ SEVERAL = 3  # claims that do not apply for one reason are told together from he
 READ = 4  # lines of a chart that are told in words
 KIND_WORDS = {"MFT": "minimum functionality test", "INV": "invariance test", "DIR": "directional expectation test"}
 SEVERITY_WORDS = {"gate": "gates", "warn": "warns", "info": "informs"}
+NOT_SHOWN = 6
 EXIT_CODES = {
     0: "every claim that gates was shown to hold, so a release pipeline goes on",
     1: "at least one claim that gates was shown not to hold, so a release pipeline stops",
@@ -25,7 +26,7 @@ EXIT_CODES = {
     3: "pytest itself broke, so a release pipeline stops",
     4: "the run was asked for wrongly (option, model or policy) and judged nothing, so a release pipeline stops",
     5: "no audit was collected, so a release pipeline stops",
-    6: "nothing that gates failed, but not all of it was shown; what was not shown does not pass, "
+    NOT_SHOWN: "nothing that gates failed, but not all of it was shown; what was not shown does not pass, "
     "so a release pipeline stops",
 }
 
@@ -75,7 +76,9 @@ def _said(names: Sequence[str], one: str, many: str) -> str:
 
 def exit_sentence(results: Results) -> str:
     """What the exit code means for a release."""
-    return f"Exit code {results.exit_code}: {EXIT_CODES.get(results.exit_code, 'a release pipeline stops')}."
+    # a policy may give both one code
+    means = NOT_SHOWN if (results.verdict, results.exit_code) == ("INCONCLUSIVE", 1) else results.exit_code
+    return f"Exit code {results.exit_code}: {EXIT_CODES.get(means, 'a release pipeline stops')}."
 
 
 def decimals(estimate: Estimate, claim: Claim) -> int:

@@ -37,7 +37,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     report = folder / "report"
     models = [argument for name in CONTROLS for argument in ("--model", f"control:{name}")]
     # two processes of one thread each: small networks gain nothing from more threads, and lose a lot on a busy machine
-    called = tests_by_claim()
+    called = asked_by()
     pairs = " or ".join(f"({called.get(claim, f'test_{audit_of(claim)}.py')} and [{name}-)" for name, claim in WANTED)
     batch = ("--audit-batch-size", "8")  # measuring it for every control takes as long as many an audit
     # the least effort that people run: who catches a control with it does so with more. The closest call (a map as good
@@ -54,7 +54,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     }
 
 
-def tests_by_claim() -> dict[str, str]:
+def asked_by() -> dict[str, str]:
     """The test that puts each claim's question, where that can be read off the test.
 
     Only what a control must answer is asked: what it is silent on may stay undecided to the last image, at a third of

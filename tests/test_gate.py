@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from audits import catalogue
-from audits.gate import EXIT, asked, assemble, decide, expected_claims
+from audits.gate import asked, assemble, decide, expected_claims
 from audits.options import read_settings
 from audits.plan import Audited, Plan, family_size
 from audits.policy import load_policy
@@ -14,6 +14,7 @@ from audits.roles import Role
 from camcore.cam import METHODS
 from camcore.engine import Terms
 from reports.schema import Results
+from reports.wording import exit_sentence
 from tests.tiny import GapNet, numbered_dataset, tiny_subject
 
 ANSWERS = ("PASS", "FAIL", "INCONCLUSIVE", "NOT_APPLICABLE", "ERROR", None)  # None: there is no record
@@ -82,10 +83,6 @@ def test_an_audit_that_is_required_has_to_answer_about_some_model() -> None:
     answers["n", "wall/leakage[gradcam]"] = "PASS"
     assert decide(records(), expected, required=["wall"]) == "PASS"
     assert decide([], [], required=["wall"]) == "INCONCLUSIVE"
-
-
-def test_only_a_pass_exits_0() -> None:
-    assert EXIT == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 6}
 
 
 def plan(tmp_path: Path, *names: str) -> Plan:
@@ -163,6 +160,16 @@ def test_what_was_not_tested_is_named_and_keeps_the_run_from_passing(tmp_path: P
     assert not any(line.startswith("wall/leakage[gradcam]") for line in found.not_tested)
 
 
+def test_a_policy_may_end_what_was_not_shown_as_a_failure_ends(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("inconclusive_exit = 1\n", encoding="utf-8")
+    strict = replace(plan(tmp_path, "a"), policy=load_policy(file, profile="pr"))
+    found = results(strict, record("a", "wall/leakage[gradcam]", "PASS", p=0.01))
+
+    assert (found.verdict, found.exit_code) == ("INCONCLUSIVE", 1)
+    assert "nothing that gates failed, but not all of it was shown" in exit_sentence(found)
+
+
 def test_claims_come_in_the_order_of_the_policy_and_strangers_are_left_out(tmp_path: Path) -> None:
     names = [name for _, name, _ in expected_claims(load_policy(None, profile="pr"), asked(plan(tmp_path, "a")))]
     backwards = [record("a", name, "PASS") for name in reversed(names)]
@@ -212,8 +219,8 @@ def test_data_that_two_models_share_is_listed_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [2, 3])
-@pytest.mark.parametrize(("answer", "verdict"), [("PASS", "INCONCLUSIVE"), ("FAIL", "FAIL")])
-def test_a_run_that_was_stopped_passes_nothing(answer: str, verdict: str, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("answer", "ends", "verdict"), [("PASS", 0, "INCONCLUSIVE"), ("FAIL", 1, "FAIL")])
+def test_a_run_that_was_stopped_passes_nothing(answer: str, ends: int, verdict: str, code: int, tmp_path: Path) -> None:
     made = plan(tmp_path, "a")
     claims = [
         record("a", name, answer, gates=gate == "gate") for _, name, gate in expected_claims(made.policy, asked(made))
@@ -221,5 +228,5 @@ def test_a_run_that_was_stopped_passes_nothing(answer: str, verdict: str, code: 
     whole = assemble(made, claims, command="", seconds=0.0, interrupted=0)
     stopped = Results.model_validate(assemble(made, claims, command="", seconds=0.0, interrupted=code))
 
-    assert (whole["verdict"], whole["exit_code"]) == (answer, EXIT[answer])
+    assert (whole["verdict"], whole["exit_code"]) == (answer, ends)
     assert (stopped.verdict, stopped.exit_code, stopped.run.interrupted) == (verdict, code, True)

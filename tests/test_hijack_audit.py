@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from audits import test_hijack as audit
 from audits.crossing import first_at
-from audits.hijack_attacks import AREA, effort, length, masks, sizes, swept
+from audits.hijack_attacks import AREA, length, masks, swept
 from audits.hijack_checks import Checks, checked, those_right
 from audits.hijack_shown import show
 from audits.hijack_signatures import TRIED, _laid, _windows, blended, cut_signatures, drawn_classes
+from audits.policy import load_policy
 from camcore.adversary import Attacked
 from camcore.cam import METHODS
 from camcore.cost import metered
@@ -27,6 +28,7 @@ from camcore.subject import Classifier
 from camcore.verdict import Curve, Overlay, Table
 from tests.tiny import GapNet, numbered_dataset, some_images, tiny_subject
 
+LEAST = load_policy(None, profile="smoke").attacks
 SIGNATURES = {label: torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(label)) for label in (0, 2, 3)}
 FOUND = Checks(
     right=("a", "b"),
@@ -212,7 +214,7 @@ def test_a_softmax_that_is_full_hides_nothing() -> None:
     torch.nn.functional.cross_entropy(loud.logits(pixels), whole.labels).backward()
     assert pixels.grad is not None
     assert (pixels.grad == 0).all()  # what an attack on the cross-entropy would follow
-    one, other = (audit.hijack(asked, whole, draws=1, found=FOUND) for asked in (plain, loud))
+    one, other = (audit.hijack(asked, whole, effort=LEAST, found=FOUND) for asked in (plain, loud))
 
     for name in ("top:4", "top:8", "random:8", "all:4", "l2:4"):
         assert 0 < one[name].sum() <= other[name].sum(), name
@@ -226,7 +228,7 @@ def test_a_model_that_has_nothing_right_cannot_be_judged() -> None:
 
 def test_the_judged_columns_are_one_number_per_image_within_their_bounds() -> None:
     asked = subject()
-    columns = audit.hijack(asked, batch(asked), draws=1, found=FOUND)
+    columns = audit.hijack(asked, batch(asked), effort=LEAST, found=FOUND)
 
     for question in audit.QUESTIONS:
         values = columns[question.name.partition("/")[2]]
@@ -257,7 +259,7 @@ def test_every_size_is_tried_on_all_that_has_withstood_and_what_fell_stays_falle
         return Attacked(images=images, loss=success.float(), success=success, no_slope=~success)
 
     monkeypatch.setattr(hijack_attacks, "apgd", only_small)
-    found = swept(asked, whole, torch.ones(12, 16, 16), 2)
+    found = swept(asked, whole, torch.ones(12, 16, 16), load_policy(None, profile="pr").attacks)
 
     assert tried == {1: 12, 2: 9, 4: 6, 8: 6}
     assert {radius: int(one.success.sum()) for radius, one in found.items()} == {1: 3, 2: 6, 4: 6, 8: 6}
@@ -266,7 +268,7 @@ def test_every_size_is_tried_on_all_that_has_withstood_and_what_fell_stays_falle
 
 def test_more_may_be_changed_everywhere_than_in_a_part() -> None:
     asked = subject()
-    columns = audit.hijack(asked, batch(asked, 12), draws=1, found=FOUND)
+    columns = audit.hijack(asked, batch(asked, 12), effort=LEAST, found=FOUND)
 
     assert columns["all:4"].mean() >= columns["top:4"].mean()
     assert (columns["loss"] > 0)[columns["top:4"] == 1].any()
@@ -284,9 +286,9 @@ def test_the_length_is_that_of_a_change_of_every_value_in_the_mask() -> None:
 def test_what_is_measured_of_an_image_does_not_depend_on_its_batch() -> None:
     asked = subject()
     whole = batch(asked, 3)
-    together = audit.hijack(asked, whole, draws=1, found=FOUND)
+    together = audit.hijack(asked, whole, effort=LEAST, found=FOUND)
     for index in range(3):
-        alone = audit.hijack(asked, part(whole, index), draws=1, found=FOUND)
+        alone = audit.hijack(asked, part(whole, index), effort=LEAST, found=FOUND)
         for name, column in together.items():
             torch.testing.assert_close(alone[name][0], column[index], rtol=1e-4, atol=1e-4, equal_nan=True, msg=name)
 
@@ -310,12 +312,12 @@ def test_the_cost_is_at_most_that_of_the_attacks_it_names() -> None:
     asked = subject()
     whole = batch(asked)
     with metered() as cost:
-        audit.hijack(asked, whole, draws=1, found=FOUND)
+        audit.hijack(asked, whole, effort=LEAST, found=FOUND)
 
-    steps, restarts, _ = effort(1)
-    attacks = 2 * len(sizes(1)) + 4
-    assert cost.backwards <= 4 * (attacks * restarts * (steps + 1) + 1)
-    assert cost.forwards <= 4 * (attacks * restarts * (steps + 1) + 2 + 2 * (TRIED + 1))
+    attacks = 2 * len(LEAST.sizes) + 4
+    of_attacks = attacks * LEAST.restarts * (LEAST.steps + 1)
+    assert cost.backwards <= 4 * (of_attacks + 1)
+    assert cost.forwards <= 4 * (of_attacks + 2 + 2 * (TRIED + 1))
 
 
 def test_a_drawn_class_is_another_one() -> None:
@@ -333,9 +335,9 @@ def test_a_drawn_class_is_another_one() -> None:
 def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
     asked = subject()
     whole = batch(asked)
-    columns = audit.hijack(asked, whole, draws=1, found=FOUND)
+    columns = audit.hijack(asked, whole, effort=LEAST, found=FOUND)
     rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
-    shown = list(show(asked, whole, rows, draws=1, column="resists", found=FOUND, folder=tmp_path / "hijacked"))
+    shown = list(show(asked, whole, rows, effort=LEAST, column="resists", found=FOUND, folder=tmp_path / "hijacked"))
 
     hit = columns["top:4"].bool().tolist()
     pictures = [one for one in shown if isinstance(one, Overlay)]
@@ -379,9 +381,10 @@ def test_where_a_curve_first_reaches_one_half(curve: dict[float, float], at: tup
 
 
 def test_the_release_profile_has_a_hundred_steps_and_five_restarts() -> None:
-    assert effort(4) == (100, 5, 1000)
-    assert effort(8) == (200, 8, 2000)
-    assert sizes(4) == (1, 2, 4, 8)
+    most = load_policy(None, profile="release").attacks
+
+    assert (most.steps, most.restarts) >= (100, 5)
+    assert most.sizes == [1, 2, 4, 8]
 
 
 def test_nothing_guides_where_nothing_is_hijacked() -> None:
@@ -465,7 +468,7 @@ def test_an_image_without_another_class_at_hand_is_left_alone_and_not_counted() 
     asked = subject()
     whole = batch(asked, 4)
     alone = replace(FOUND, signatures={int(whole.labels[0]): SIGNATURES[0]})
-    columns = audit.hijack(asked, whole, draws=1, found=alone)
+    columns = audit.hijack(asked, whole, effort=LEAST, found=alone)
 
     own = whole.labels == whole.labels[0]
     for name in ("target:4", "signature:4", "signature:64"):

@@ -74,6 +74,11 @@ def test_the_hash_is_of_the_content_not_of_the_file(tmp_path: Path) -> None:
         ('[claims."wall/leakage"]\nmargin = inf', "margin: Input should be a finite number, got inf"),
         ("level = ", "cannot be read as TOML"),
         ("[profiles.pr]\nseconds = 0", "profiles.pr.seconds: Input should be greater than 0, got 0"),
+        ("inconclusive_exit = 0", "inconclusive_exit: Input should be 1 or 6, got 0"),
+        ("[profiles.pr.attacks]\nsteps = 0", "profiles.pr.attacks.steps: Input should be greater than or equal to 1"),
+        ("[profiles.pr.attacks]\nsizes = [1, 2]", "expected sizes in rising order, 4 (which is judged) among them"),
+        ("[profiles.pr.attacks]\nsizes = [8, 4]", "expected sizes in rising order"),
+        ("[profiles.pr.attacks]\nrestart = 2", "unknown key 'profiles.pr.attacks.restart'; did you mean 'restarts'?"),
         ("required = ['walls']", "'walls' is required, which is no audit; did you mean 'wall'?"),
         ("required = 'wall'", "required: Input should be a valid list, got 'wall'"),
         (

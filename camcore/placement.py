@@ -94,6 +94,11 @@ class _Trace(TorchDispatchMode):
     alias. The weak reference keeps the address of a freed storage from being given to another.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: `hooked` has nothing compiled run, and torch would import its compiler, for seconds, to leave it out."""
+        return False
+
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._known: dict[StorageWeakRef, dict[_Geometry, Place]] = {}

@@ -17,8 +17,8 @@ from camcore.layers import with_target_layer
 from camcore.record import ZeroGradient
 from camcore.seeds import generator
 from tests.oracles import attention as oracle
+from tests.recorded import traces
 from tests.test_cam_gradient import recording
-from tests.test_record import traces
 from tests.tiny import CLASSES, GapNet, TokenNet, some_images, tiny_subject
 
 PATCH, WIDTH = 4, 8

@@ -18,8 +18,8 @@ from camcore.record import ZeroGradient, record
 from camcore.seeds import generator
 from camcore.subject import Normalise
 from tests.oracles import opti as oracle
+from tests.recorded import traces
 from tests.test_cam_gradient import recording
-from tests.test_record import traces
 from tests.tiny import CLASSES, ChannelsLastNet, FlatNet, GapNet, NoGradNet, TokenNet, some_images, tiny_subject
 from tests.tiny import frozen as frozen_module
 

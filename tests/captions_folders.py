@@ -5,7 +5,12 @@ from pathlib import Path
 
 from PIL import Image as Pillow
 
+from camcore.images import Geometry
+from fixtures.datasets.captions import find_captions
+from tests.refusals import refusal
+
 SIDE = 12
+SQUASHED = Geometry(crop=(16, 16), squash=True)
 A = ("on", "under", "left", "right")
 WORDS = {
     "on": "A {0} on a {1}",
@@ -119,3 +124,11 @@ def table(root: Path, text: str | None = None) -> Path:
     )
     (root / "captions.csv").write_text(said, encoding="utf-8")
     return root
+
+
+def found(root: Path | str):
+    return find_captions(str(root), geometry=SQUASHED)
+
+
+def refused(root: Path | str) -> str:
+    return refusal(find_captions, str(root), geometry=SQUASHED)

@@ -1,5 +1,5 @@
-import errno
-import time
+"""How a question is put, and what is journalled, known again by a resumed run, and measured anew."""
+
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -8,77 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from audits import test_deletion as deletion
 from audits import test_wall as wall
-from audits.ask import Ask, Premise
-from audits.journal import Log, finished_claims
-from audits.policy import load_policy
 from audits.waivers import Waived, Waiver
-from camcore.cam import METHODS
-from camcore.cost import metered
-from camcore.engine import Terms, shuffled
-from camcore.images import Batch
 from camcore.layers import with_target_layer
-from camcore.subject import Classifier, Normalise
+from camcore.subject import Normalise
 from camcore.verdict import Outcome, Verdict
 from camcore.wall import build_wall
 from fixtures.controls import find_control
 from fixtures.datasets.scenes import scenes
 from fixtures.subjects.weights import weights_sha256
-from tests.tiny import DenseNet, GapNet, numbered_dataset, tiny_subject
-
-QUESTION = deletion.BEATS_RANDOM
-BARELY = replace(QUESTION, bounds=(-20.0, 20.0))  # 0.9 decides nothing on so wide a scale
-
-
-def tiny() -> Classifier:
-    return tiny_subject(GapNet(), "conv2")
-
-
-def asking(
-    subject: Classifier,
-    folder: Path,
-    verdicts: list[Verdict],
-    *,
-    resume: bool = False,
-    undefined: Mapping[str, str] | None = None,
-) -> Ask:
-    return Ask(
-        subject=subject,
-        dataset=numbered_dataset(20, size=16),
-        cams={"hirescam": METHODS["hirescam"], "gradcam": METHODS["gradcam"]},
-        undefined=undefined or {},
-        policy=load_policy(None, profile="smoke"),
-        terms=Terms(level=0.95, budget=20, seed=0, batch_size=6),
-        log=Log(folder, "master", run="this", resume=resume),
-        profile="smoke",
-        rerun="pytest",
-        node_id="audits/test_x.py::test_y",
-        conclude=lambda verdict, _waived, _beside: verdicts.append(verdict),
-    )
-
-
-def constant(subject: Classifier, batch: Batch, *, value: float = 0.9, **_given: object) -> Mapping[str, Tensor]:
-    return {"value": subject.logits(batch.images)[:, 0].detach() * 0 + value}
-
-
-def nothing(*_args: object, **_given: object) -> tuple[()]:
-    return ()
-
-
-def put(ask: Ask, *, value: float = 0.9, premise: Premise | None = None, apart: str = "") -> None:
-    measure = partial(constant, value=value)
-    ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1", premise=premise, apart=apart)
-
-
-def state_of(module: nn.Module) -> list[object]:
-    """All that an audit must leave as it was, but for the weights."""
-    hooks = [len(group) for each in module.modules() for name, group in vars(each).items() if name.endswith("_hooks")]
-    gradients = [parameter.grad is None for parameter in module.parameters()]
-    wanted = [parameter.requires_grad for parameter in module.parameters()]
-    return [hooks, gradients, wanted, [each.training for each in module.modules()]]
+from tests.questions import BARELY, asking, constant, nothing, put, state_of, tiny
 
 
 @pytest.mark.slow
@@ -153,19 +95,6 @@ def test_a_known_claim_is_concluded_without_asking_the_model(tmp_path: Path) -> 
     assert (second[0].estimate, second[0].reason) == (first[0].estimate, first[0].reason)
 
 
-def test_out_of_time_nothing_is_begun_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
-    verdicts: list[Verdict] = []
-    late = replace(asking(tiny(), tmp_path, verdicts), until=time.monotonic() - 1)
-    with metered() as cost:
-        put(late, premise=refuse(RuntimeError("asked")))
-    put(asking(tiny(), tmp_path, verdicts, resume=True))
-
-    assert (verdicts[0].outcome, verdicts[0].estimate) == (Outcome.INCONCLUSIVE, None)
-    assert verdicts[0].reason.startswith("out of time before anything was measured")
-    assert cost.forwards == 0
-    assert verdicts[1].outcome is Outcome.PASS
-
-
 def test_a_waiver_is_journalled_and_told_to_pytest(tmp_path: Path) -> None:
     told: list[Waived | None] = []
     waiver = Waiver(claim="deletion/beats_random[*]", bound=-0.95, reason="so", owner="me", expires=date(9999, 1, 1))
@@ -182,14 +111,6 @@ def test_a_waiver_is_journalled_and_told_to_pytest(tmp_path: Path) -> None:
 
     assert [found.holds for found in told if found] == [True, True]
     assert first == second == told[0].record()  # type: ignore[union-attr]
-
-
-def test_what_broke_is_tried_again_by_a_resumed_run(tmp_path: Path) -> None:
-    verdicts: list[Verdict] = []
-    put(asking(tiny(), tmp_path, verdicts), premise=refuse(RuntimeError("the disk was full")))
-    put(asking(tiny(), tmp_path, verdicts, resume=True))
-
-    assert [verdict.outcome for verdict in verdicts] == [Outcome.ERROR, Outcome.PASS]
 
 
 # whatever the numbers depend on must be part of the key under which they are kept
@@ -215,136 +136,6 @@ def test_two_names_for_one_model_share_rows_but_not_verdicts(tmp_path: Path) -> 
     assert [verdict.outcome for verdict in verdicts] == [Outcome.PASS, Outcome.PASS]
     assert [record["subject"] for record in ask.log.claims.values()] == ["tiny", "tiny.2"]
     assert len(ask.log.rows) == 1
-
-
-def test_a_model_without_features_is_not_applicable(tmp_path: Path) -> None:
-    verdicts: list[Verdict] = []
-    put(asking(tiny_subject(DenseNet()), tmp_path, verdicts))
-
-    assert verdicts[0].outcome is Outcome.NOT_APPLICABLE
-    assert "no saliency map to judge" in verdicts[0].reason
-
-
-def test_a_question_about_captions_does_not_apply_to_a_model_of_classes(tmp_path: Path) -> None:
-    verdicts: list[Verdict] = []
-    about_captions = replace(QUESTION, needs="captions")
-    asking(tiny(), tmp_path, verdicts)(
-        about_captions, "hirescam", measure=constant, column="value", show=nothing, version="1"
-    )
-
-    assert verdicts[0].outcome is Outcome.NOT_APPLICABLE
-    assert verdicts[0].reason.endswith("scores classes, and the question is about captions")
-
-
-def refuse(problem: Exception) -> Premise:
-    def premise(_images: Tensor) -> Mapping[str, object]:
-        raise problem
-
-    return premise
-
-
-@pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, AssertionError])
-def test_a_premise_that_fails_is_an_error_in_one_line(kind: type[Exception], tmp_path: Path) -> None:
-    verdicts: list[Verdict] = []
-    put(asking(tiny(), tmp_path, verdicts), premise=refuse(kind("no wall\n  here")))
-
-    assert verdicts[0].outcome is Outcome.ERROR
-    assert verdicts[0].reason.startswith(f"{kind.__name__}: ")
-    assert "\n" not in verdicts[0].reason
-
-
-@pytest.mark.parametrize("kind", [ValueError, LookupError, AttributeError, UserWarning])
-def test_a_measure_that_fails_is_an_error_in_one_line(kind: type[Exception], tmp_path: Path) -> None:
-    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
-        raise kind("broken\nhere")
-
-    verdicts: list[Verdict] = []
-    ask = asking(tiny(), tmp_path, verdicts)
-    ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
-
-    assert verdicts[0].outcome is Outcome.ERROR
-    assert verdicts[0].reason == f"{kind.__name__}: broken here"
-
-
-def test_a_method_that_the_model_has_no_maps_of_does_not_apply_and_is_not_measured(tmp_path: Path) -> None:
-    verdicts: list[Verdict] = []
-    ask = asking(tiny(), tmp_path, verdicts, undefined={"hirescam": "no such maps of tiny"})
-    put(ask)
-
-    assert verdicts[0].outcome is Outcome.NOT_APPLICABLE
-    assert verdicts[0].reason == "no such maps of tiny"
-    assert list(ask.defined) == ["gradcam"]
-    assert (verdicts[0].values or {}) == {}
-
-
-def test_an_interrupt_leaves_what_was_known_by_then_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
-    def measure(subject: Classifier, batch: Batch) -> Mapping[str, Tensor]:
-        if last in batch.ids:
-            raise KeyboardInterrupt
-        return constant(subject, batch)
-
-    verdicts: list[Verdict] = []
-    ask = asking(tiny(), tmp_path, verdicts)
-    last = shuffled(ask.dataset, ask.terms.seed)[-1]
-    with pytest.raises(KeyboardInterrupt):
-        ask(BARELY, "hirescam", measure=measure, column="value", show=nothing, version="1")
-
-    assert verdicts == []
-    (record,) = finished_claims(tmp_path, run="this")
-    assert record["verdict"] == "INCONCLUSIVE"
-    assert record["reason"] == "interrupted after 16 images; --audit-resume goes on"
-    assert (record["estimate"]["n"], len(record["values"])) == (16, 16)
-
-    resumed = asking(tiny(), tmp_path, verdicts, resume=True)
-    resumed(BARELY, "hirescam", measure=constant, column="value", show=nothing, version="1")
-    assert len(verdicts[0].values) == 20
-    assert not verdicts[0].reason.startswith("interrupted")
-
-
-@pytest.mark.parametrize(("interrupted", "verdict"), [(False, "ERROR"), (True, "INCONCLUSIVE")])
-def test_a_process_that_dies_while_it_measures_leaves_a_claim_without_an_answer(
-    interrupted: bool, verdict: str, tmp_path: Path
-) -> None:
-    class Killed(BaseException):
-        """Stands in for a SIGKILL: nothing of ours handles it."""
-
-    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
-        raise Killed
-
-    ask = asking(tiny(), tmp_path, [])
-    with pytest.raises(Killed):
-        ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
-
-    (record,) = finished_claims(tmp_path, run="this", interrupted=interrupted)
-    assert (record["id"], record["verdict"]) == ("deletion/beats_random[hirescam]", verdict)
-    assert finished_claims(tmp_path, run="another") == []
-    assert asking(tiny(), tmp_path, [], resume=True).log.claims == {}
-
-
-def test_a_model_that_leaves_python_is_an_error(tmp_path: Path) -> None:
-    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
-        raise SystemExit(0)
-
-    verdicts: list[Verdict] = []
-    asking(tiny(), tmp_path, verdicts)(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
-
-    assert verdicts[0].outcome is Outcome.ERROR
-    assert verdicts[0].reason == "SystemExit: 0"
-
-
-def test_a_full_disk_is_told_in_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verdicts: list[Verdict] = []
-    ask = asking(tiny(), tmp_path, verdicts)
-
-    def full(_line: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(ask.log, "append", full)
-    put(ask)
-
-    assert verdicts[0].outcome is Outcome.ERROR
-    assert verdicts[0].reason.endswith("results.jsonl': No space left on device")
-    assert finished_claims(tmp_path, run="this") == []
 
 
 def test_progress_is_told_how_many_images_of_how_many_and_what_is_known_so_far(tmp_path: Path) -> None:

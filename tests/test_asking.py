@@ -12,7 +12,7 @@ from camcore import ask
 from camcore.cost import metered
 from camcore.record import record, run_suffix
 from camcore.seeds import generator
-from tests.test_record import every_net, traces
+from tests.recorded import every_net, traces
 from tests.tiny import (
     CLASSES,
     ChannelsLastNet,

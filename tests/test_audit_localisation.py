@@ -19,7 +19,7 @@ from camcore.verdict import Curve, Outcome, Overlay, Table, Verdict
 from fixtures.controls import find_control
 from fixtures.controls.localisation import one_cell_off
 from fixtures.datasets.scenes import scenes
-from tests.test_ask import asking, state_of
+from tests.questions import asking, state_of
 
 SIDE = 64
 HIRESCAM = {"hirescam": RECORDED["hirescam"]}

@@ -15,8 +15,8 @@ from camcore.maps import rectify, upsample
 from camcore.seeds import generator
 from camcore.subject import Normalise
 from tests.oracles import guided as oracle
+from tests.recorded import traces
 from tests.test_cam_gradient import recording
-from tests.test_record import traces
 from tests.tiny import CLASSES, FlatNet, GapNet, InPlaceNet, NoGradNet, SharedReluNet, some_images, tiny_subject
 
 PIXELS = 8

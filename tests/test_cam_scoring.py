@@ -17,8 +17,8 @@ from camcore.maps import rectify, unit_range
 from camcore.seeds import generator
 from camcore.subject import Normalise
 from tests.oracles import scoring as oracle
+from tests.questions import state_of
 from tests.splits import CASES, SPLITS, Asked, Split, close, recorded, with_dead_channels
-from tests.test_ask import state_of
 from tests.test_cam_gradient import recording
 from tests.tiny import GapNet, some_images, tiny_subject
 

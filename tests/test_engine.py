@@ -1,63 +1,28 @@
-"""The engine: what it measures, when it stops, and what it makes of trouble."""
+"""What the engine measures, in which order and batches, and when it stops."""
 
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count as counting
-from math import isnan, nan
 from types import SimpleNamespace
 
 import pytest
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 from camcore import engine
-from camcore.cost import count
-from camcore.degeneracy import Degeneracy
-from camcore.engine import LOOKS, Row, Terms, evaluate, rank, shuffled
+from camcore.engine import LOOKS, Row, evaluate, shuffled
 from camcore.images import Batch, Dataset
-from camcore.record import ZeroGradient
-from camcore.statistics import confidence_sequence, p_value
+from camcore.statistics import confidence_sequence
 from camcore.subject import Classifier
-from camcore.verdict import Claim, Evidence, Outcome, Table, Verdict
+from camcore.verdict import Evidence, Outcome, Verdict
+from tests.measures import CLAIM, TERMS, brightness, constant, put
 from tests.tiny import GapNet, numbered_dataset, tiny_subject
-
-CLAIM = Claim(
-    id="test/claim[x]",
-    sentence="the value is large",
-    kind="DIR",
-    measure="value",
-    unit="1",
-    margin=0.5,
-    margin_source="made up",
-    severity="gate",
-)
-RUNS = 200  # of the simulation
-TERMS = Terms(level=0.95, budget=128, seed=0, batch_size=8)
 
 
 @pytest.fixture
 def subject() -> Classifier:
     return tiny_subject(GapNet(), "relu", size=2)
-
-
-def brightness(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
-    """Image i of n is i / n everywhere: a value that the test knows."""
-    count(forwards=3 * len(batch), backwards=len(batch))
-    return {"value": batch.images.mean((1, 2, 3))}
-
-
-def put(subject: Classifier, measure=brightness, *, claim=CLAIM, terms=TERMS, n=200, **options) -> Verdict:  # type: ignore[no-untyped-def]
-    options.setdefault("journal", {})
-    return evaluate(claim, measure, subject, numbered_dataset(n), column="value", terms=terms, **options)
-
-
-def constant(value: float):  # type: ignore[no-untyped-def]
-    def measure(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
-        return {"value": torch.full((len(batch),), value)}
-
-    return measure
 
 
 @pytest.mark.parametrize("margin", [0.1, 0.48, 0.9])
@@ -191,124 +156,6 @@ def test_a_single_image_that_does_not_fit_is_an_error_and_not_an_endless_loop(su
     assert "pretended" in verdict.reason
 
 
-def test_trouble_in_the_measure_is_an_error_with_its_message_and_keeps_the_journal(subject: Classifier) -> None:
-    journal: dict[str, Row] = {}
-
-    def breaking(one: Classifier, batch: Batch) -> dict[str, Tensor]:
-        if len(journal) >= 24:
-            raise ValueError("the lamp\nwent out")
-        return brightness(one, batch)
-
-    verdict = put(subject, breaking, claim=replace(CLAIM, margin=0.48), journal=journal)
-
-    assert verdict.outcome is Outcome.ERROR
-    assert verdict.reason == "ValueError: the lamp went out"
-    assert len(journal) == 24
-
-
-@pytest.mark.parametrize(
-    "trouble", [TypeError, RuntimeError, KeyError, IndexError, ZeroDivisionError, OSError, AssertionError]
-)
-def test_trouble_of_any_kind_is_an_error_and_does_not_end_the_run(
-    subject: Classifier, trouble: type[Exception]
-) -> None:
-    def breaking(_subject: Classifier, _batch: Batch) -> dict[str, Tensor]:
-        raise trouble("the lamp went out")
-
-    verdict = put(subject, breaking)
-
-    assert verdict.outcome is Outcome.ERROR
-    assert verdict.reason.startswith(f"{trouble.__name__}: ")
-    assert "the lamp went out" in verdict.reason
-
-
-def test_an_image_that_cannot_be_read_is_an_error_that_keeps_the_journal(subject: Classifier) -> None:
-    journal: dict[str, Row] = {}
-    data = numbered_dataset(100)
-
-    def read(image_id: str) -> Tensor:
-        if len(journal) >= 40:
-            raise OSError("image file is truncated")
-        return data.read(image_id)
-
-    verdict = evaluate(
-        replace(CLAIM, margin=0.48),
-        brightness,
-        subject,
-        replace(data, read=read),
-        column="value",
-        terms=TERMS,
-        journal=journal,
-    )
-
-    assert verdict.outcome is Outcome.ERROR
-    assert "image file is truncated" in verdict.reason
-    assert len(journal) == 40
-
-
-def test_ctrl_c_is_not_swallowed(subject: Classifier) -> None:
-    def interrupted(_subject: Classifier, _batch: Batch) -> dict[str, Tensor]:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        put(subject, interrupted)
-
-
-def test_a_value_out_of_the_claims_bounds_is_an_error(subject: Classifier) -> None:
-    verdict = put(subject, constant(1.5))
-
-    assert verdict.outcome is Outcome.ERROR
-    assert "within bounds" in verdict.reason
-
-
-def test_a_column_that_the_measure_does_not_give_cannot_pass(subject: Classifier) -> None:
-    assert put(subject, lambda _subject, batch: {"other": torch.ones(len(batch))}).outcome is Outcome.ERROR
-
-
-@pytest.mark.parametrize(("share", "outcome"), [(0.0, Outcome.PASS), (1.0, Outcome.FAIL)])
-def test_above_passes_and_fails_at_the_ends_of_its_bounds(subject: Classifier, share: float, outcome: Outcome) -> None:
-    verdict = put(subject, constant(1 - share))
-
-    assert verdict.outcome is outcome
-    assert verdict.estimate is not None
-    assert verdict.p is not None
-    assert (verdict.p < 0.025) is (outcome is Outcome.PASS)
-
-
-@pytest.mark.parametrize(("value", "outcome"), [(0.0, Outcome.PASS), (0.2, Outcome.FAIL), (-0.2, Outcome.FAIL)])
-def test_within_passes_inside_the_band_and_fails_on_either_side(
-    subject: Classifier, value: float, outcome: Outcome
-) -> None:
-    claim = replace(CLAIM, direction="within", margin=0.1, bounds=(-0.3, 0.3))
-    assert put(subject, constant(value), claim=claim).outcome is outcome
-
-
-@pytest.mark.parametrize(("direction", "sign"), [("above", 1), ("within", -1)])
-def test_the_worst_images_are_the_lowest_or_for_within_the_highest(
-    subject: Classifier, direction: str, sign: int
-) -> None:
-    chosen: list[str] = []
-
-    def show(_subject: Classifier, batch: Batch, _rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
-        chosen.extend(batch.ids)
-        return ()
-
-    verdict = put(subject, claim=replace(CLAIM, direction=direction, margin=0.45), show=show)
-    assert chosen[:3] == sorted(verdict.values, key=lambda one: sign * verdict.values[one])[:3]
-
-
-def test_the_interval_and_p_are_those_of_all_looks_so_far(subject: Classifier) -> None:
-    verdict = put(subject, claim=replace(CLAIM, margin=0.4), terms=replace(TERMS, budget=100))
-    values = list(verdict.values.values())
-    options = {"bounds": CLAIM.bounds, "counts": [look for look in LOOKS if look < 100] + [100]}
-
-    assert verdict.estimate == confidence_sequence(values, level=TERMS.level, **options)
-    assert verdict.p == p_value(values, 0.4, **options)
-    assert verdict.estimate != confidence_sequence(values, level=TERMS.level)  # the last look alone would be wider
-    assert verdict.p is not None
-    assert verdict.p < p_value(values, 0.4, bounds=CLAIM.bounds)
-
-
 def test_a_measure_is_told_how_many_images_the_device_takes_at_once(subject: Classifier) -> None:
     chunks: list[int] = []
 
@@ -323,119 +170,6 @@ def test_a_measure_is_told_how_many_images_the_device_takes_at_once(subject: Cla
     assert set(chunks[1:]) == {4}  # the last batch is smaller, what fits is not
 
 
-def test_the_first_images_are_shown_if_none_gave_anything_to_judge(subject: Classifier) -> None:
-    chosen: list[str] = []
-
-    def show(_subject: Classifier, batch: Batch, _rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
-        chosen.extend(batch.ids)
-        return ()
-
-    put(subject, constant(nan), show=show)
-    assert len(chosen) == 3  # every map was empty: that is the finding, so it is shown
-
-
-def test_trouble_in_the_evidence_is_an_error(subject: Classifier) -> None:
-    def show(_subject: Classifier, _batch: Batch, _rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
-        raise ValueError("no picture")
-
-    verdict = put(subject, constant(1.0), show=show)
-
-    assert verdict.outcome is Outcome.ERROR
-    assert verdict.reason == "ValueError: no picture"
-
-
-@pytest.mark.parametrize(("direction", "bound"), [("above", 0.0), ("within", 1.0)])
-def test_a_few_images_with_nothing_to_judge_count_as_the_worst_case(
-    subject: Classifier, direction: str, bound: float
-) -> None:
-    def mostly(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
-        good = 1.0 if direction == "above" else 0.0
-        empty = [image_id == "img7" for image_id in batch.ids]
-        return {"value": torch.tensor([nan if one else good for one in empty])}
-
-    claim = replace(CLAIM, direction=direction, margin=0.99 if direction == "above" else 0.01)
-    verdict = put(subject, mostly, claim=claim, n=100)  # a margin that n = 100 cannot decide: every image is measured
-
-    assert verdict.estimate is not None
-    assert verdict.estimate.point == pytest.approx(abs(1 - bound) * 0.99 + bound * 0.01)
-    assert isnan(verdict.values["img7"])
-    assert "1 of 100" in verdict.reason
-
-
-def test_many_images_with_nothing_to_judge_are_an_error_of_their_own(subject: Classifier) -> None:
-    verdict = put(subject, constant(nan))
-
-    assert verdict.outcome is Outcome.ERROR
-    assert verdict.reason.startswith("degenerate: 16 of 16")
-
-
-def test_a_tenth_without_anything_to_judge_cannot_pass(subject: Classifier) -> None:
-    def tenth(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
-        return {"value": torch.tensor([nan if int(one[3:]) % 10 == 0 else 1.0 for one in batch.ids])}
-
-    verdict = put(subject, tenth, claim=replace(CLAIM, margin=0.1))
-
-    assert verdict.outcome is Outcome.ERROR
-    assert verdict.reason.startswith("degenerate: ")
-
-
-@pytest.mark.parametrize("size", [1, 4])
-def test_images_without_a_gradient_are_degenerate_in_whatever_company(subject: Classifier, size: int) -> None:
-    def cut_off(_subject: Classifier, _batch: Batch) -> dict[str, Tensor]:
-        raise ZeroGradient("cut off")
-
-    verdict = put(subject, cut_off, terms=replace(TERMS, batch_size=size))
-
-    assert verdict.outcome is Outcome.ERROR
-    assert verdict.reason.startswith("degenerate: 16 of 16")
-    assert verdict.reason.endswith("16 zero gradient at the target layer")
-
-
-def test_a_measure_that_says_why_is_quoted_the_most_frequent_reason_first(subject: Classifier) -> None:
-    def named(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
-        code = [Degeneracy.CONSTANT if int(one[3:]) % 3 else Degeneracy.EMPTY for one in batch.ids]
-        return {"value": torch.full((len(batch),), nan), "value:degenerate": torch.tensor(code).double()}
-
-    verdict = put(subject, named, n=16)
-
-    assert verdict.reason.endswith("gave nothing to judge: 10 map constant, 6 map empty")
-
-
-def test_too_few_images_decide_nothing(subject: Classifier) -> None:
-    verdict = put(subject, constant(1.0), n=15)
-
-    assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reason.startswith("too few images: 15")
-    assert verdict.n_needed == 16
-
-
-def test_evidence_comes_from_the_worst_the_typical_and_the_best_whatever_the_batch_size(subject: Classifier) -> None:
-    def show(_subject: Classifier, batch: Batch, rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
-        return (Table(title="chosen", columns=("id",), rows=tuple((one,) for one in batch.ids)),)
-
-    claim = replace(CLAIM, margin=0.45)
-    shown = [put(subject, claim=claim, terms=replace(TERMS, batch_size=size), show=show) for size in (1, 32)]
-    rows = [row[0] for row in shown[0].evidence[0].rows]  # type: ignore[union-attr]
-    ranked = sorted(shown[0].values, key=lambda one: shown[0].values[one])
-
-    assert shown[0].evidence == shown[1].evidence
-    assert rows[:3] == ranked[:3]
-    assert set(rows[3:5]) <= set(ranked[len(ranked) // 3 : 2 * len(ranked) // 3])
-    assert rows[5:] == ranked[-1:]
-
-
-@pytest.mark.parametrize(
-    ("images", "ranks"),
-    [
-        (6, ["worst"] * 3 + ["typical"] * 2 + ["best"]),
-        (4, ["worst"] * 3 + ["best"]),
-        (2, ["worst"] * 2),
-    ],
-)
-def test_of_few_images_the_worst_are_named_first(images: int, ranks: list[str]) -> None:
-    assert [rank(index, images) for index in range(images)] == ranks
-
-
 def test_progress_is_told_after_every_batch_and_look(subject: Classifier) -> None:
     told: list[tuple[int, int]] = []
     outcomes: list[Outcome] = []
@@ -448,26 +182,6 @@ def test_progress_is_told_after_every_batch_and_look(subject: Classifier) -> Non
 
     assert list(dict.fromkeys(told)) == [(8, 128), (16, 128)]  # of all that may be asked for, not of one look
     assert outcomes[-1] is verdict.outcome
-
-
-@pytest.mark.slow
-def test_false_verdicts_at_the_margin_are_rarer_than_the_level_allows(subject: Classifier) -> None:
-    """A fair coin against a margin of 0.5, judged at every look and stopped when certain; 5 % a side is promised."""
-    terms = replace(TERMS, level=0.9, budget=256, batch_size=256)
-    outcomes = []
-    for seed in range(RUNS):
-
-        def coin(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
-            draws = [torch.randint(2, (1,), generator=one) for one in batch.generators("coin")]
-            return {"value": torch.cat(draws).float()}
-
-        outcomes.append(put(subject, coin, terms=replace(terms, seed=seed), n=256).outcome)
-
-    # more than this would happen once in a hundred times if the promise were only just kept
-    most = binom.ppf(0.99, RUNS, 0.05)
-    assert outcomes.count(Outcome.PASS) <= most
-    assert outcomes.count(Outcome.FAIL) <= most
-    assert Outcome.ERROR not in outcomes
 
 
 def test_data_of_any_order_is_walked_alike(subject: Classifier) -> None:

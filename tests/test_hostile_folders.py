@@ -1,101 +1,19 @@
-"""A folder that somebody else packed is read without harm: bombs, links, pipes, odd names, random trees."""
+"""A folder that somebody else packed is read without harm: links, pipes, odd names, tables."""
 
 import os
-import re
-from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image as Pillow
-from PIL import ImageFile
-from torch import nn
 
 from camcore.errors import BadInput
-from camcore.images import Dataset, Geometry
-from camcore.subject import Classifier
-from fixtures.artefacts import read_artefact
 from fixtures.datasets.captions import find_captions
-from fixtures.datasets.files import MOST_PIXELS, Unusable, read_file, user_path
+from fixtures.datasets.files import Unusable, read_file, user_path
 from fixtures.datasets.find import find_dataset
-from fixtures.datasets.folder import decode
 from fixtures.datasets.table import read_table
-from tests import bombs
+from tests.packed_folders import MODEL, found, picture, skipped
 from tests.refusals import refusal
 
-MODEL = Classifier(
-    name="tiny",
-    spec="tiny",
-    module=nn.Identity(),
-    geometry=Geometry(crop=(8, 8), resize=8),
-    classes=("cat", "dog", "great white shark"),
-)
 LINK = "is a link out of the folder; copy the file into it"
-
-
-def picture(file: Path, size: tuple[int, int] = (12, 10)) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Pillow.new("RGB", size, "red").save(file, "PNG")
-    return file
-
-
-def found(root: Path | str) -> Dataset:
-    return find_dataset(str(root), subject=MODEL)
-
-
-def skipped(root: Path) -> dict[str, str]:
-    """Why each file of a folder is left alone; what can be read is read."""
-    data = found(root)
-    for image_id in data.ids:
-        assert data.read(image_id).isfinite().all()
-    return dict(data.skipped)
-
-
-BOMBS: dict[str, bytes] = {
-    "png": bombs.png(30_000, 30_000),
-    "just too large png": bombs.png(9_460, 9_460),
-    "gif": bombs.gif(65_000, 65_000),
-    "bmp": bombs.bmp(30_000, 30_000),
-    "tiff": bombs.tiff(30_000, 30_000),
-    "webp": bombs.webp(16_384, 16_384),
-    "strip": bombs.png(1, 60_000_000),
-}
-
-
-@pytest.mark.parametrize("kind", BOMBS)
-def test_a_picture_too_large_is_skipped_before_its_pixels_are_decoded(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    picture(tmp_path / "cat" / "good.png")
-    (tmp_path / "cat" / "bomb.png").write_bytes(BOMBS[kind])
-    loaded = []
-    load = ImageFile.ImageFile.load
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: (loaded.append(self.size), load(self))[1])
-
-    reason = skipped(tmp_path)["cat/bomb.png"]
-
-    assert "pixels" in reason
-    assert set(loaded) == {(12, 10)}
-    assert len(reason.splitlines()) == 1
-    assert MOST_PIXELS < 9_460**2
-
-
-def test_of_thousands_of_frames_the_first_counts() -> None:
-    image = decode(bombs.animated(1000))
-
-    assert image.shape == (3, 8, 8)
-    assert image.max() == 0
-
-
-def test_a_picture_in_a_format_that_is_not_expected_is_not_handed_to_its_decoder(tmp_path: Path) -> None:
-    picture(tmp_path / "cat" / "good.png")
-    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
-    (tmp_path / "cat" / "page.jpg").write_bytes(program)
-
-    assert "cannot identify image file" in skipped(tmp_path)["cat/page.jpg"]
 
 
 def test_pipes_folders_and_files_that_may_not_be_read_are_skipped(
@@ -259,13 +177,6 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_table(tmp_path / "labels.csv", needs=("file",), header="file")
 
 
-def test_an_artefact_that_is_a_bomb_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "it.png").write_bytes(BOMBS["png"])
-
-    with pytest.raises(BadInput, match="cannot be read as a picture"):
-        read_artefact(tmp_path / "it.png")
-
-
 @pytest.mark.parametrize("text", ['[{"image": ' + "9" * 5000 + "}]", r'[{"image": "\ud800"}]', "[" * 5000])
 def test_annotations_that_json_can_hold_and_nothing_else_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "coco_order.json").write_text(text, encoding="utf-8")
@@ -278,80 +189,3 @@ def test_data_that_is_no_path_is_refused(spec: str) -> None:
     with pytest.raises(BadInput, match="is neither a folder nor a known set"):
         found(spec)
     assert str(user_path(spec)) == spec
-
-
-# a tree: paths of a few odd names, and what lies there
-NAMES = st.sampled_from(
-    [
-        *("cat", "dog", "0", "masks", "great_white-shark", ".git", "a.png", "b.JPG", "c.gif", "labels.csv"),
-        *(
-            "boxes.csv",
-            "captions.csv",
-            "\x1b[31m.png",
-            "two\nlines.png",
-            "\u202egnp.a",
-            "x" * 200 + ".png",
-            " ",
-            "ü.png",
-        ),
-    ]
-)
-CONTENTS: dict[str, Callable[[], bytes]] = {
-    "nothing": lambda: b"",
-    "noise": lambda: bytes(range(256)),
-    "a picture": lambda: decodable,
-    "half a picture": lambda: decodable[: len(decodable) // 2],
-    "a bomb": lambda: BOMBS["png"],
-    "labels": lambda: b"file,class_index\ncat/a.png,0\n../x.png,1\n",
-    "good labels": lambda: b"file,class_index\ncat/a.png,0\na.png,2\n",
-    "boxes": lambda: b"file,x0,y0,x1,y1\ncat/a.png,0,0,nan,9\na.png,1,1,3,3\n",
-    "captions": lambda: b"file,caption,foil\na.png,<b>a,b\ncat/a.png,c,c\n",
-}
-with TemporaryDirectory() as made:
-    decodable = picture(Path(made) / "a.png").read_bytes()
-KINDS = st.sampled_from([*CONTENTS, "a link", "a pipe"])
-TREES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map(tuple), KINDS, max_size=8)
-WITH_ONE = TREES.map(lambda tree: {("cat", "a.png"): "a picture", **tree})
-
-
-@pytest.mark.slow
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(TREES | WITH_ONE)
-def test_any_folder_is_read_or_refused_in_one_line(tree: dict[tuple[str, ...], str]) -> None:
-    with TemporaryDirectory() as made:
-        root = Path(made) / "data"
-        root.mkdir()
-        for parts, kind in tree.items():
-            plant(root.joinpath(*parts), kind)
-        for look in (found, lambda at: find_captions(str(at), geometry=MODEL.geometry)):
-            try:
-                data = look(root)
-            except BadInput as problem:
-                said = str(problem)
-            else:
-                said = "read"
-                assert_readable(data)
-            assert re.fullmatch(r"[^\n\x1b]+", said)
-
-
-def plant(file: Path, kind: str) -> None:
-    """Put it there, unless something lies in the way."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if kind == "a link":
-            file.symlink_to("..")
-        elif kind == "a pipe":
-            os.mkfifo(file)
-        else:
-            file.write_bytes(CONTENTS[kind]())
-    except OSError:
-        return
-
-
-def assert_readable(data: object) -> None:
-    """Every picture that was promised is there."""
-    if isinstance(data, Dataset):
-        assert all(torch.isfinite(data.read(image_id)).all() for image_id in data.ids)
-        assert len(data) > 0
-    else:
-        assert all(torch.isfinite(data.read(one)).all() for item in data.items for one in item.pictures)  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from camcore.errors import BadInput
 from camcore.grid import Grid
 from camcore.layers import with_target_layer
 from camcore.record import features, record
-from tests.test_record import traces
+from tests.recorded import traces
 from tests.tiny import (
     CLASSES,
     ChannelsLastNet,

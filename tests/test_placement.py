@@ -15,7 +15,7 @@ from camcore.placement import Placement, even_placement, trace_placement
 from camcore.seeds import generator
 from camcore.subject import Classifier
 from tests.oracles import placement as oracle
-from tests.test_record import NETS, traces
+from tests.recorded import NETS, traces
 from tests.tiny import CLASSES, DenseNet, TokenNet, as_they_are, randomised, tiny_subject
 
 

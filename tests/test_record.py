@@ -1,67 +1,25 @@
-import hashlib
+"""What is recorded: activations, gradients and scores, against autograd through the whole graph."""
+
 from collections import OrderedDict, namedtuple
 
 import pytest
 import torch
 from torch import nn
 
-from camcore.cost import metered
-from camcore.layers import with_target_layer
 from camcore.record import ZeroGradient, features, record, record_layers, run_behind
+from tests.recorded import every_net
 from tests.tiny import (
     CLASSES,
     ChannelsLastNet,
-    DenseNet,
-    DictNet,
     FlatNet,
     GapNet,
     InPlaceNet,
     NoGradNet,
-    RaisingNet,
-    SharedReluNet,
     TokenNet,
-    TupleNet,
     frozen,
     some_images,
     tiny_subject,
 )
-
-NETS = {
-    "gap": (GapNet, "relu"),
-    "first layer": (GapNet, "conv1"),
-    "flattened": (FlatNet, "conv"),
-    "in place": (InPlaceNet, "conv"),
-    "tokens": (TokenNet, "block2.norm1"),
-    "channels last": (ChannelsLastNet, "norm"),
-    "tuple": (TupleNet, "body"),
-    "dict": (DictNet, "relu"),
-}
-every_net = pytest.mark.parametrize(("net", "layer"), NETS.values(), ids=NETS)
-
-
-def checksum(module):
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def traces(module):
-    """Everything about a module that a recording must leave as it was."""
-    return {
-        "weights": checksum(module),
-        "hooks": [
-            len(hooks)
-            for part in module.modules()
-            for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
-        ],
-        "grads": [parameter.grad for parameter in module.parameters()],
-        "requires": [parameter.requires_grad for parameter in module.parameters()],
-        "mode": [part.training for part in module.modules()],
-        "rng": torch.get_rng_state().tolist(),
-        "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        "modules": [id(part) for part in module.modules()],
-    }
 
 
 def reference(subject, images, layer, target=None):
@@ -103,89 +61,6 @@ def test_recording_for_a_given_class_equals_autograd(net, layer):
     rec = record(subject, images, target)
     torch.testing.assert_close(rec.gradients, gradients)
     assert torch.equal(rec.target, target)
-
-
-@every_net
-def test_record_leaves_no_trace(net, layer):
-    subject = tiny_subject(net(), layer)
-    before = traces(subject.module)
-    record(subject, some_images())
-    assert traces(subject.module) == before
-
-
-def test_record_leaves_no_trace_when_the_forward_raises():
-    subject = tiny_subject(DictNet(), "relu")
-    broken = tiny_subject(RaisingNet(), seed=None)
-    broken.module.load_state_dict(subject.module.state_dict())
-    broken.module.eval()
-    before = traces(broken.module)
-    with pytest.raises(RuntimeError, match="the forward broke"):
-        record(broken, some_images(), layer="relu")
-    assert traces(broken.module) == before
-
-
-def test_record_leaves_no_trace_when_it_refuses():
-    subject = tiny_subject(SharedReluNet(), "conv2")
-    before = traces(subject.module)
-    with pytest.raises(ValueError, match="more than once"):
-        record(subject, some_images(), layer="relu")
-    with pytest.raises(ValueError, match="no layer"):
-        record_layers(subject, some_images(), layers=["conv1", "conv9"])
-    assert traces(subject.module) == before
-
-
-def test_run_behind_and_features_leave_no_trace():
-    subject = tiny_subject(GapNet(), "relu")
-    before = traces(subject.module)
-    features(subject, some_images())
-    run_behind(subject, some_images(), lambda activations: activations * 0)
-    assert traces(subject.module) == before
-
-
-def test_no_graph_is_built_below_the_target_layer():
-    subject = tiny_subject(GapNet(), "relu")
-    asks = {}
-
-    def note(name):
-        return lambda _module, _args, output: asks.__setitem__(name, output.requires_grad)
-
-    handles = [part.register_forward_hook(note(name)) for name, part in subject.module.named_children()]
-    record(subject, some_images())
-    for handle in handles:
-        handle.remove()
-    # the notes are hooked in first, so the target's own raw output is seen before the graph starts
-    assert asks == {"conv1": False, "conv2": False, "relu": False, "head": True}
-
-
-def test_record_runs_every_layer_once_and_counts_one_forward_and_one_backward_per_image():
-    subject = tiny_subject(GapNet(), "relu")
-    calls = []
-    handle = subject.module.conv1.register_forward_hook(lambda _module, _args, output: calls.append(len(output)))
-    with metered() as cost:
-        record(subject, some_images(3))
-    handle.remove()
-    assert calls == [3]
-    assert (cost.forwards, cost.backwards) == (3, 3)
-
-
-def test_backward_visits_only_the_suffix():
-    subject = tiny_subject(GapNet(), "relu")
-    visited = []
-    handles = [
-        part.register_full_backward_pre_hook(lambda _module, _output, name=name: visited.append(name))
-        for name, part in subject.module.named_children()
-    ]
-    record(subject, some_images())
-    for handle in handles:
-        handle.remove()
-    assert visited == ["head", "relu"]  # the walk ends at the output of the target layer itself
-
-
-def test_record_of_several_layers_is_one_forward_one_backward():
-    subject = tiny_subject(GapNet(), "relu")
-    with metered() as cost:
-        record_layers(subject, some_images(2), layers=["conv1", "conv2", "relu"])
-    assert (cost.forwards, cost.backwards) == (2, 2)
 
 
 @pytest.mark.parametrize("order", [["conv1", "conv2", "relu"], ["relu", "conv1", "conv2"]])
@@ -248,16 +123,6 @@ def test_record_works_on_a_bf16_model_whose_forward_is_decorated_with_no_grad():
     decorated = tiny_subject(NoGradNet().bfloat16(), "relu", preprocess=feed)  # cast to fp32 after it
     plain = tiny_subject(GapNet().bfloat16(), "relu", preprocess=feed)
     assert torch.equal(record(decorated, some_images()).gradients, record(plain, some_images()).gradients)
-
-
-def test_record_says_so_when_the_forward_is_decorated_with_inference_mode():
-    class Deployed(GapNet):
-        @torch.inference_mode()
-        def forward(self, images):
-            return super().forward(images)
-
-    with pytest.raises(ZeroGradient, match="cut off from 'relu'"):
-        record(tiny_subject(Deployed()), some_images(), layer="relu")
 
 
 def test_in_place_relu_after_the_target_does_not_rewrite_the_activations():
@@ -371,102 +236,6 @@ def test_a_layer_may_return_a_collection(wrap):
     plain.load_state_dict(subject.module.layer.state_dict())
     torch.testing.assert_close(rec.activations, plain(some_images()).detach())
     assert rec.gradients.any()
-
-
-def test_missing_layer_is_refused_with_the_nearest_names():
-    subject = tiny_subject(GapNet(), "relu")
-    with pytest.raises(ValueError, match=r"no layer 'conv3' in GapNet; did you mean '(conv1', 'conv2|conv2', 'conv1)'"):
-        record(subject, some_images(), layer="conv3")
-
-
-def test_missing_layer_unlike_any_other_is_refused_with_the_last_convolutions():
-    subject = tiny_subject(GapNet(), "relu")
-    with pytest.raises(ValueError, match=r"convolutions nearest the output: 'conv2', 'conv1'"):
-        record(subject, some_images(), layer="zzzzzz")
-
-
-def test_a_layer_that_runs_twice_is_refused():
-    with pytest.raises(ValueError, match=r"layer 'relu' of tiny runs more than once"):
-        record(tiny_subject(SharedReluNet()), some_images(), layer="relu")
-
-
-def test_a_layer_that_does_not_run_is_refused():
-    net = GapNet()
-    net.spare = nn.Conv2d(3, 4, 3)
-    with pytest.raises(ValueError, match=r"layer 'spare' of tiny does not run in a forward; name one that does"):
-        record(tiny_subject(net), some_images(), layer="spare")
-
-
-def test_a_subject_without_a_target_layer_is_refused():
-    with pytest.raises(ValueError, match="tiny has no layer whose output is a map of features; name one"):
-        record(tiny_subject(DenseNet()), some_images())
-
-
-def test_a_layer_whose_output_is_no_map_is_refused():
-    with pytest.raises(ValueError, match=r"layer 'head' of tiny gives \(3, 5\), which is no map of features of"):
-        record(tiny_subject(GapNet(), "relu"), some_images(), layer="head")
-
-
-def test_a_layer_that_sees_windows_instead_of_images_is_refused():
-    class Windows(GapNet):
-        def forward(self, images):
-            halves = torch.cat(images.chunk(2, dim=3))
-            return self.head(self.relu(self.conv2(self.conv1(halves))).mean((2, 3)))[: len(images)]
-
-    subject = tiny_subject(Windows())
-    with pytest.raises(ValueError, match=r"'relu' of tiny gives 6 maps for 3 images \(windows of attention\?\)"):
-        record(subject, some_images(3), layer="relu")
-    assert with_target_layer(subject).target_layer is None
-
-
-def test_patches_that_the_head_does_not_read_are_refused_as_zero_gradient():
-    with pytest.raises(ZeroGradient, match=r"does not depend on layer 'block2' \(zero gradient everywhere\)"):
-        record(tiny_subject(TokenNet()), some_images(), layer="block2")
-
-
-def test_a_layer_that_the_score_is_cut_off_from_is_refused_as_zero_gradient():
-    class Detached(GapNet):
-        def forward(self, images):
-            return self.head(self.relu(self.conv2(self.conv1(images))).detach().mean((2, 3)))
-
-    with pytest.raises(ZeroGradient):
-        record(frozen_subject(Detached()), some_images(), layer="relu")
-    with pytest.raises(ZeroGradient):
-        record(tiny_subject(Detached()), some_images(), layer="relu")
-
-
-def frozen_subject(net):
-    subject = tiny_subject(net)
-    frozen(subject.module)
-    return subject
-
-
-@pytest.mark.parametrize("target", [[0, 1, CLASSES], [-1, 0, 0]])
-def test_a_class_out_of_range_is_refused(target):
-    with pytest.raises(ValueError, match=r"out of range; the model has 5 classes, numbered 0 to 4"):
-        record(tiny_subject(GapNet(), "relu"), some_images(3), torch.tensor(target))
-
-
-@pytest.mark.parametrize("target", [torch.tensor(1), torch.tensor([1]), torch.zeros(3, 1, dtype=torch.long)])
-def test_a_target_of_the_wrong_shape_is_refused(target):
-    with pytest.raises(ValueError, match="target must hold one class per image, got shape"):
-        record(tiny_subject(GapNet(), "relu"), some_images(3), target)
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])
-def test_images_outside_the_unit_range_are_refused(value):
-    images = some_images()
-    images[1, 0, 3, 3] = value
-    with pytest.raises(ValueError, match=r"images must be in \[0, 1\], got \[.*pass them before normalisation"):
-        record(tiny_subject(GapNet(), "relu"), images)
-
-
-def test_a_model_in_training_mode_is_refused():
-    subject = tiny_subject(GapNet(), "relu")
-    subject.module.train()
-    with pytest.raises(ValueError, match=r"tiny is in training mode.*call \.eval\(\) first"):
-        record(subject, some_images())
-    assert subject.module.training
 
 
 def test_recording_of_an_image_does_not_depend_on_its_batch():

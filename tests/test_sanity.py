@@ -4,6 +4,7 @@ from functools import cache
 import pytest
 import torch
 
+from audits import sanity_changes as changes
 from audits import test_sanity as audit
 from camcore import with_target_layer
 from camcore.cam import METHODS, RECORDED
@@ -37,7 +38,7 @@ def setting():
 
 def measured(cams, ids=slice(None), draws=1):
     subject, _, execution = setting()
-    return audit.sanity(subject, batch_of(ids)[1], cams=cams, execution=execution, draws=draws)
+    return changes.sanity(subject, batch_of(ids)[1], cams=cams, execution=execution, draws=draws)
 
 
 @cache
@@ -61,7 +62,7 @@ def test_judged_columns_equal_the_oracle():
         original = METHODS["hirescam"](rec)
         later = METHODS["hirescam"](under(later_half(execution), rec.target))
         random = [METHODS["hirescam"](under(every_stage(execution), rec.target, draw)) for draw in range(2)]
-        other = METHODS["hirescam"](under((), audit.another_class(rec, batch)))
+        other = METHODS["hirescam"](under((), changes.another_class(rec, batch)))
     for index in range(COUNT):
         whole = [1 - oracle.left(flat(original[index]), flat(one[index])) for one in random]
         assert columns["hirescam:depends:weights"][index].item() == pytest.approx(sum(whole) / 2, abs=1e-6)
@@ -86,14 +87,14 @@ def test_a_method_has_the_same_columns_alone_and_in_company():
 @pytest.mark.parametrize("cams", [{"hirescam": METHODS["hirescam"]}, RECORDED], ids=["one method", "seven"])
 def test_the_cost_does_not_grow_with_the_methods(cams):
     subject, batch, execution = setting()
-    followed = sum(audit._is_followed(batch, image_id, 1) for image_id in batch.ids)
+    followed = sum(changes.is_followed(batch, image_id, 1) for image_id in batch.ids)
     assert 0 < followed < COUNT  # or the count below would not tell
     with metered() as cost:
-        audit.sanity(subject, batch, cams=cams, execution=execution, draws=1)
+        changes.sanity(subject, batch, cams=cams, execution=execution, draws=1)
     stages = len(execution.stages)
     # the image, two classes, the later half, two random models; if followed the original, both series, all, smoothing
     assert stages == 13
-    assert cost.forwards == 6 * COUNT + followed * (2 + 2 * stages + 2 * audit.SMOOTH_COPIES)
+    assert cost.forwards == 6 * COUNT + followed * (2 + 2 * stages + 2 * changes.SMOOTH_COPIES)
     assert cost.backwards == cost.forwards
 
 
@@ -175,26 +176,26 @@ def test_another_class_is_another_and_every_other_one_may_be_drawn():
     subject, batch, execution = setting()
     with half_random(subject, batch.images, execution, seed=SEED, chunk=4) as under:
         rec = under(())
-    found = [audit.another_class(rec, replace(batch, seed=seed)) for seed in range(60)]
+    found = [changes.another_class(rec, replace(batch, seed=seed)) for seed in range(60)]
     assert all((classes != rec.target).all() for classes in found)
     assert len({int(classes[0]) for classes in found}) == 9
     one = replace(rec, logits=rec.logits[:, :1], target=torch.zeros_like(rec.target))
-    assert torch.equal(audit.another_class(one, batch), one.target)
+    assert torch.equal(changes.another_class(one, batch), one.target)
 
 
 def test_every_fourth_image_or_so_is_followed_and_at_release_all():
     _, batch, _ = setting()
     ids = [str(index) for index in range(400)]
-    share = sum(audit._is_followed(batch, image_id, 2) for image_id in ids) / len(ids)
+    share = sum(changes.is_followed(batch, image_id, 2) for image_id in ids) / len(ids)
     assert share == pytest.approx(0.25, abs=0.07)
-    assert all(audit._is_followed(batch, image_id, audit.EVERYTHING) for image_id in ids)
+    assert all(changes.is_followed(batch, image_id, changes.EVERYTHING) for image_id in ids)
 
 
 def test_at_release_every_step_is_taken_and_otherwise_a_spread():
     _, _, execution = setting()
     many = replace(execution, stages=execution.stages * 10)
-    assert {len(steps) for steps in audit.followed_steps(many, 2).values()} == {audit.CURVE_STEPS}
-    assert {len(steps) for steps in audit.followed_steps(many, audit.EVERYTHING).values()} == {130}
+    assert {len(steps) for steps in changes.followed_steps(many, 2).values()} == {changes.CURVE_STEPS}
+    assert {len(steps) for steps in changes.followed_steps(many, changes.EVERYTHING).values()} == {130}
 
 
 def test_the_cascade_ends_where_all_weights_are_random():
@@ -202,7 +203,7 @@ def test_the_cascade_ends_where_all_weights_are_random():
     last = columns[f"hirescam:cascade:{len(execution.stages) - 1}"]
     signed, unsigned = columns["hirescam:rank:weights"].abs(), columns["hirescam:unsigned:weights"].abs()
     seen = last.isfinite()
-    assert seen.tolist() == [audit._is_followed(batch, image_id, 1) for image_id in batch.ids]
+    assert seen.tolist() == [changes.is_followed(batch, image_id, 1) for image_id in batch.ids]
     torch.testing.assert_close(last[seen], torch.maximum(signed, unsigned)[seen], atol=1e-5, rtol=1e-5)
 
 

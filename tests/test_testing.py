@@ -274,7 +274,7 @@ def test_what_is_of_the_wrong_type_is_said_in_one_line(
 
 
 def test_a_decorator_refuses_a_model_that_stands_alone() -> None:
-    with pytest.raises(BadInput, match="^models must be a list .* got Linear"):  # behind the door, as above
+    with pytest.raises(BadInput, match=r"^models must be a list .* got Linear"):  # behind the door, as above
         parametrize.parametrize_with_audits(nn.Linear(2, 2))
 
 

@@ -14,7 +14,7 @@ COPY --from=build /dist /dist
 RUN python -m pip install --no-cache-dir "$(echo /dist/camcore-*.whl)[audits]"
 
 # Weights and data that are fetched lie under /cache: mount a volume there to keep them.
-ENV CAMCORE_CACHE=/cache/camcore TORCH_HOME=/cache/torch MPLCONFIGDIR=/tmp/matplotlib
+ENV CAMCORE_CACHE=/cache/camcore TORCH_HOME=/cache/torch
 RUN useradd --create-home --uid 1000 auditor && mkdir -p /cache /data && chmod 1777 /cache /data
 USER auditor
 WORKDIR /data

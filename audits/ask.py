@@ -12,7 +12,7 @@ import torch
 
 from audits.baseline import Baseline, Compared, compared
 from audits.encode import claim_record, described
-from audits.journal import CUT_SHORT, VANISHED, Journal, Log
+from audits.journal import CUT_SHORT, VANISHED, Journal, Log, Unwritable
 from audits.policy import Policy
 from audits.question import Question
 from audits.waivers import Waived, waived
@@ -132,7 +132,7 @@ class Ask:
             rerun=self.rerun,
         )
         verdict = Verdict(claim=claim, outcome=Outcome.ERROR, reason=VANISHED)
-        with suppress(OSError):  # what cannot be journalled is told where the first row cannot
+        with suppress(Unwritable):  # what cannot be journalled is told where the first row cannot
             self.log.begin(key, recorded(verdict))
 
         def watched(done: int, planned: int, so_far: Verdict) -> None:
@@ -150,7 +150,7 @@ class Ask:
             stopped = replace(
                 verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{CUT_SHORT} {seen}; --audit-resume goes on"
             )
-            with suppress(OSError):
+            with suppress(Unwritable):
                 self.log.claim(key, recorded(stopped))
             raise
         self._conclude(key, verdict, recorded(verdict))
@@ -165,9 +165,8 @@ class Ask:
         }
         try:
             self.log.claim(key, {**record, **also})
-        except OSError as problem:
-            lost = f"the verdict cannot be written to {str(self.log.path)!r}: {problem.strerror or problem}"
-            verdict, found = replace(verdict, outcome=Outcome.ERROR, reason=lost), None
+        except Unwritable as problem:  # and no other OSError: who is told of the claim may have lost a connection
+            verdict, found = replace(verdict, outcome=Outcome.ERROR, reason=f"the verdict is lost: {problem}"), None
         self.conclude(verdict, found, beside)
 
     def _compared(self, verdict: Verdict, record: Mapping[str, Any]) -> Compared | None:

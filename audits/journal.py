@@ -23,7 +23,7 @@ VANISHED = "what measured it ended before its verdict: the process was killed, r
 
 
 class Unwritable(OSError):
-    """A line could not be written. One line."""
+    """The journal could not be written: the one OSError that costs a verdict. One line."""
 
 
 class Cells(Mapping[str, float]):

@@ -41,7 +41,7 @@ class Command:
     needs: tuple[str, ...] = ()  # packages of the extra "audits" that are imported before anything can be said
 
 
-AUDITS = ("jinja2", "matplotlib", "PIL", "pydantic", "pytest", "safetensors")
+AUDITS = ("jinja2", "PIL", "pydantic", "pytest", "safetensors")
 COMMANDS = {
     "audit": Command(
         module="audits.command", help="put the audits to a model: verdicts, a report, an exit code", needs=AUDITS

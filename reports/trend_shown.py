@@ -110,6 +110,7 @@ def render(found: Trend) -> str:
         short=SHORT,
         left=LEFT,
         right=LEFT + step * len(found.runs),
+        width=LEFT + step * len(found.runs) + 20,
         top=TOP,
         bottom=BOTTOM,
         several=len({line.subject for line in found.lines}) > 1,

@@ -152,12 +152,28 @@ def test_a_full_disk_is_told_in_the_verdict(tmp_path: Path, monkeypatch: pytest.
     verdicts: list[Verdict] = []
     ask = asking(tiny(), tmp_path, verdicts)
 
-    def full(_line: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ask.log, "append", full)
-    put(ask)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", full)
+        put(ask)
 
     assert verdicts[0].outcome is Outcome.ERROR
-    assert verdicts[0].reason.endswith("results.jsonl': No space left on device")
+    assert "results.jsonl' (No space left on device)" in verdicts[0].reason
     assert finished_claims(tmp_path, run="this") == []
+
+
+def test_who_is_told_of_a_claim_and_fails_does_not_make_the_journal_a_liar(tmp_path: Path) -> None:
+    verdicts: list[Verdict] = []
+    ask = asking(tiny(), tmp_path, verdicts)
+
+    def refused(_claim: object) -> None:
+        raise ConnectionRefusedError("nobody listens")
+
+    ask.log.on_claim = refused
+    with pytest.raises(ConnectionRefusedError, match="nobody listens"):
+        put(ask)
+
+    assert verdicts == []
+    assert [claim["verdict"] for claim in finished_claims(tmp_path, run="this")] == ["PASS"]

@@ -34,7 +34,7 @@ def without_waiver(one):
 def test_published_schema_is_the_one_of_the_models():
     published = (DOCS / "results.schema.json").read_text(encoding="utf-8")
 
-    assert published == schema.json_schema_text(), "run: python -m reports --schema > docs/results.schema.json"
+    assert published == schema.json_schema_text(), "run: camcore report schema > docs/results.schema.json"
 
 
 def test_schema_closes_every_object():

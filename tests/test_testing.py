@@ -12,6 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from audits import parametrize
+from audits.in_hand import How
+from audits.in_process import begin
 from camcore import BadInput, Geometry, Normalise, Recording
 from camcore.cam import METHODS
 from camcore.subject import Classifier
@@ -249,6 +252,30 @@ def test_a_decorator_refuses_what_it_cannot_ask(models: Any, how: dict[str, Any]
         parametrize_with_audits(models, **how)
 
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "said"),
+    [
+        (net, 7, "data must be as --data takes it, a camcore Dataset or (images, labels), got int"),
+        (net, (pictures()[0],), "(images, labels), got tuple"),
+        (lambda: 3, pictures(), "a subject of camcore or a spec as --model takes, got int"),
+    ],
+)
+def test_what_is_of_the_wrong_type_is_said_in_one_line(
+    model: Callable[[], Any], data: Any, said: str, tmp_path: Path
+) -> None:
+    """Asked behind `audit_model`, which hands on what it is given: where types are checked, they refuse it before."""
+    with pytest.raises(BadInput) as refused:
+        begin(model(), How(data=data, normalise="inside"), report=tmp_path, main=False)
+
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_decorator_refuses_a_model_that_stands_alone() -> None:
+    with pytest.raises(BadInput, match=r"^models must be a list .* got Linear"):  # behind the door, as above
+        parametrize.parametrize_with_audits(nn.Linear(2, 2))
 
 
 def test_each_claim_of_each_model_is_a_test_with_a_plain_name() -> None:

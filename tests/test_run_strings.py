@@ -37,7 +37,7 @@ def hostile():
 POLICY = """
 [[waivers]]
 claim = "wall/leakage[*]"
-bound = 1.0
+bound = 0.99
 reason = "<img src=x> \\u001b[31m \\u202e \\u0000 two\\nlines"
 owner = "<script>alert(1)</script>"
 expires = 2099-01-01

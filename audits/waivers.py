@@ -5,12 +5,12 @@ its verdict stays what it is, and is shown as waived. A waiver that has expired,
 waives nothing: closed by default.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from audits.policy import Waiver
+from audits.policy import Policy, Waiver
 from camcore.verdict import Outcome, Verdict, judge
 
 
@@ -55,3 +55,13 @@ def waived(verdict: Verdict, subject: str, waivers: Sequence[Waiver], *, today: 
             said=f"would be waived {until}; but only down to {found.bound:g}, and the interval does not keep to that",
         )
     return Waived(waiver=found, holds=True, said=f"is waived {until}")
+
+
+def unmatched(policy: Policy, expected: Iterable[tuple[str, str, str]]) -> list[str]:
+    """What is to be said of waivers that are for no claim of the run; `expected` as `audits.gate` lists them."""
+    claims = [(name, subject) for subject, name, _ in expected]
+    return [
+        f"warning: {policy.path}: the waiver of {waiver.claim!r} on {waiver.subject!r} matches no claim of this run"
+        for waiver in policy.waivers
+        if not any(waiver.covers(*one) for one in claims)
+    ]

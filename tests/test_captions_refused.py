@@ -1,14 +1,13 @@
 """What is no folder with captions is refused in one line; pictures that do harm are skipped and named."""
 
 import re
-import struct
-import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import bombs
 from tests import captions_folders as folders
 from tests.captions_folders import found, refused
 
@@ -175,20 +174,9 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     assert [item.id for item in read.items] == ["captions.csv-group-mug"]
 
 
-def bomb(file: Path, side: int = 30_000) -> None:
-    """A PNG of a few kilobytes that says it has 900 million pixels."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    data = zlib.compress(bytes((side // 8 + 1) * 20))
-    file.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
-
-
 def test_a_picture_that_would_fill_the_memory_and_a_damaged_one_are_skipped_and_named(tmp_path: Path) -> None:
     folders.table(tmp_path)
-    bomb(tmp_path / "on.png")
+    (tmp_path / "on.png").write_bytes(bombs.png(30_000, 30_000))
     read = found(tmp_path)
     ((file, reason),) = read.skipped
     assert file == "on.png"

@@ -20,12 +20,11 @@ ROOT = Path(__file__).parents[1]
 POLICY = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
 CLAIMS = tuple(POLICY["claims"])
 AUDITS = sorted({audit_of(claim) for claim in CLAIMS})
-ASKED = [(name, audit) for name, made in CONTROLS.items() for audit in AUDITS if made.asked(audit)]
 WANTED = [
     (name, claim)
-    for name, audit in ASKED
+    for name, made in CONTROLS.items()
     for claim in CLAIMS
-    if audit_of(claim) == audit and CONTROLS[name].wanted(claim)
+    if made.asked(audit_of(claim)) and made.wanted(claim)
 ]
 DEFECTIVE = [name for name, made in CONTROLS.items() if made.defect is not None]
 
@@ -36,13 +35,13 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     folder = tmp_path_factory.mktemp("controls")
     report = folder / "report"
     models = [argument for name in CONTROLS for argument in ("--model", f"control:{name}")]
-    # two processes of one thread each: small networks gain nothing from more threads, and lose a lot on a busy machine
     called = asked_by()
     pairs = " or ".join(f"({called.get(claim, f'test_{audit_of(claim)}.py')} and [{name}-)" for name, claim in WANTED)
     batch = ("--audit-batch-size", "8")  # measuring it for every control takes as long as many an audit
     # the least effort that people run: who catches a control with it does so with more. The closest call (a map as good
     # as the middle) takes all of the images
     least = ("--audit-profile", "smoke", "--audit-policy", str(overlay(folder, "[profiles.smoke]\nimages = 256\n")))
+    # two processes of one thread each: small networks gain nothing from more threads, and lose a lot on a busy machine
     audit = [sys.executable, "-m", "pytest", "audits", "-n", "2", "-k", pairs, *batch, *least]
     command = [*audit, *models, "--audit-report", str(report)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audits.waivers import Waiver, waived
+from audits.policy import load_policy
+from audits.waivers import Waiver, unmatched, waived
 from camcore.statistics import Estimate
 from camcore.verdict import Claim, Outcome, Verdict
 
@@ -92,3 +93,13 @@ def test_the_first_waiver_that_covers_a_claim_counts() -> None:
     both = [waiver(owner="first", bound=0.4), waiver(owner="second")]
 
     assert waived(verdict(0.01, 0.05), "m", both, today=TODAY).waiver.owner == "first"
+
+
+def test_a_waiver_for_no_claim_of_the_run_is_told() -> None:
+    shipped = load_policy(None, profile="pr")
+    policy = shipped.model_copy(update={"waivers": (waiver(subject="resnet50"),)})
+
+    assert unmatched(policy, [("resnet50", "wall/leakage[gradcam]", "gate")]) == []
+    for other in (("resnet18", "wall/leakage[gradcam]", "gate"), ("resnet50", "wall/leakage[hirescam]", "gate")):
+        (line,) = unmatched(policy, [other])
+        assert line.endswith("the waiver of 'wall/leakage[gradcam]' on 'resnet50' matches no claim of this run")

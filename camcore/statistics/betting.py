@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
 
 from camcore.statistics.capital import FRACTIONS, log_capital, look_times, rescaled, rescaled_band, rescaled_margin
 from camcore.statistics.estimate import Estimate
@@ -197,7 +196,7 @@ def _n_to_refute(x: NDArray[np.float64], m: float, riches: float) -> float:
     rates = np.log1p(FRACTIONS[:, None] * (x / m - 1)).mean(axis=-1)
 
     def rich(n: int) -> bool:
-        return bool(logsumexp(n * rates) - log(len(rates)) >= riches)
+        return bool(np.logaddexp.reduce(n * rates) - log(len(rates)) >= riches)
 
     if not rich(FARTHEST):
         return inf

@@ -12,7 +12,7 @@ from math import inf, log
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
 # The capital is shared equally among these fractions. The best one is near m * effect / variance: small effects in many
 # images ask for hundredths, values that hardly vary for nearly everything. Even steps in log-odds serve both; a step of
@@ -37,7 +37,8 @@ def log_capital(x: NDArray[np.float64], m: float, looks: NDArray[np.int64]) -> N
     starts = np.concatenate(([0], looks[:-1]))
     stakes = np.log1p(FRACTIONS[:, None] * (x[..., None, : looks[-1]] / m - 1))
     growth = np.add.reduceat(stakes, starts, axis=-1).cumsum(axis=-1)
-    return np.asarray(logsumexp(growth, axis=-2) - log(len(FRACTIONS)))
+    # an interval asks hundreds of times: scipy's logsumexp takes four times as long for so few numbers
+    return np.asarray(np.logaddexp.reduce(growth, axis=-2) - log(len(FRACTIONS)))
 
 
 def rescaled(values: ArrayLike, bounds: tuple[float, float]) -> NDArray[np.float64]:

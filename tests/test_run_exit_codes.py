@@ -154,9 +154,10 @@ def test_a_warning_of_the_models_own_code_is_no_error(tmp_path: Path) -> None:
 def test_an_audit_that_passes_does_not_hide_a_failing_test(tmp_path: Path) -> None:
     failing = tmp_path / "test_failing.py"
     failing.write_text("def test_fails():\n    assert 1 == 2\n", encoding="utf-8")
-    policy = overlay(tmp_path, only_gate("deletion/beats_random", "deletion/beats_edges"))
+    policy = overlay(tmp_path, only_gate("wall/leakage"))
+    options = ("--model", "control:clean", "--audit-profile", "smoke", "--audit-policy", policy)
 
-    found = run(tmp_path / "report", failing, "--audit-policy", policy, "-k", "beats_random or beats_edges or fails")
+    found = run(tmp_path / "report", failing, *options, "-k", "(leaks_through_the_wall and not toy) or test_fails")
 
     assert found.results["exit_code"] == 0
     assert found.code == 1, show(found)

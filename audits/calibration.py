@@ -28,7 +28,9 @@ class Row:
     seeds: tuple[int, ...] = ()
 
     def also(self, seed: int, verdict: str, images: int) -> "Row":
-        """The row with one more seed."""
+        """The row with one more seed; a seed that it has is refused, for it would count as another trial."""
+        if seed in self.seeds:
+            raise ValueError(f"expected a seed that {self.control} on {self.claim} was not asked under, got {seed}")
         verdicts = {**self.verdicts, verdict: self.verdicts.get(verdict, 0) + 1}
         seeds = tuple(sorted((*self.seeds, seed)))
         return replace(self, verdicts=dict(sorted(verdicts.items())), images=self.images + images, seeds=seeds)

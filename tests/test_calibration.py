@@ -7,7 +7,7 @@ import pytest
 
 from audits.calibration import of_audit
 from benchmarks import calibration
-from benchmarks.calibration import Row, current, page
+from benchmarks.calibration import Row, current, once, page
 from fixtures.controls.registry import ABOUT
 
 KEY = ("uniform_map", "wall/leakage")
@@ -21,6 +21,21 @@ def row(**given: object) -> Row:
 def test_a_seed_is_counted_once_more() -> None:
     found = row().also(2, "FAIL", 16).also(1, "PASS", 32)
     assert (found.verdicts, found.images, found.seeds) == ({"FAIL": 1, "PASS": 1}, 48, (1, 2))
+
+
+def test_a_seed_that_was_counted_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a seed that uniform_map on wall/leakage was not asked under, got 2"):
+        row().also(2, "FAIL", 16).also(2, "FAIL", 16)
+
+
+@pytest.mark.parametrize("verdicts", [("FAIL", "PASS", "FAIL"), ("PASS", "FAIL", "INCONCLUSIVE")])
+def test_several_maps_of_a_control_are_one_trial_that_the_one_that_misses_decides(verdicts: tuple[str, ...]) -> None:
+    found = once([(*KEY, verdict, images) for images, verdict in enumerate(verdicts)])
+    assert found == {KEY: ("PASS", verdicts.index("PASS"))}
+
+
+def test_no_row_of_the_shipped_rates_counts_a_seed_twice() -> None:
+    assert all(len(set(one.seeds)) == len(one.seeds) == sum(one.verdicts.values()) for one in current().values())
 
 
 def test_the_page_gives_rate_interval_and_what_else_came() -> None:

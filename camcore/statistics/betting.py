@@ -12,7 +12,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from camcore.statistics.capital import FRACTIONS, log_capital, look_times, rescaled, rescaled_band, rescaled_margin
+from camcore.statistics.capital import (
+    FRACTIONS,
+    log_capital,
+    log_shared,
+    look_times,
+    rescaled,
+    rescaled_band,
+    rescaled_margin,
+)
 from camcore.statistics.estimate import Estimate
 
 METHOD = "betting confidence sequence (Waudby-Smith and Ramdas 2024)"
@@ -196,7 +204,7 @@ def _n_to_refute(x: NDArray[np.float64], m: float, riches: float) -> float:
     rates = np.log1p(FRACTIONS[:, None] * (x / m - 1)).mean(axis=-1)
 
     def rich(n: int) -> bool:
-        return bool(np.logaddexp.reduce(n * rates) - log(len(rates)) >= riches)
+        return bool(log_shared(n * rates) >= riches)
 
     if not rich(FARTHEST):
         return inf

@@ -37,8 +37,13 @@ def log_capital(x: NDArray[np.float64], m: float, looks: NDArray[np.int64]) -> N
     starts = np.concatenate(([0], looks[:-1]))
     stakes = np.log1p(FRACTIONS[:, None] * (x[..., None, : looks[-1]] / m - 1))
     growth = np.add.reduceat(stakes, starts, axis=-1).cumsum(axis=-1)
+    return log_shared(growth, axis=-2)
+
+
+def log_shared(growth: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
+    """Log of the capital, from the logs of what each fraction's share was multiplied by, along `axis`."""
     # an interval asks hundreds of times: scipy's logsumexp takes four times as long for so few numbers
-    return np.asarray(np.logaddexp.reduce(growth, axis=-2) - log(len(FRACTIONS)))
+    return np.asarray(np.logaddexp.reduce(growth, axis=axis) - log(len(FRACTIONS)))
 
 
 def rescaled(values: ArrayLike, bounds: tuple[float, float]) -> NDArray[np.float64]:

@@ -86,20 +86,27 @@ class Workers:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """An error to every reporter: xdist's own phase, "???", is a failure to some and nothing to others."""
+        """An error to every reporter: xdist's own phase, "???", is a failure to some and nothing to others.
+
+        Of a claim that does not gate it is what any other ERROR of it is: expected to fail, and no exit code.
+        """
+        begun = self._begun(crashitem)
         report.when = "setup"
+        if begun and not begun["gates"]:
+            report.outcome = "skipped"
+            report.wasxfail = f"ERROR {begun['id']}: {report.longrepr}"  # type: ignore[attr-defined]
         report.user_properties = [
-            ("audit_claim", self._begun(crashitem)),
+            ("audit_claim", begun.get("id", "")),
             ("audit_verdict", "ERROR"),
             ("audit_estimate", ""),
             ("audit_margin", ""),
             ("audit_reason", VANISHED),
         ]
 
-    def _begun(self, node_id: str) -> str:
+    def _begun(self, node_id: str) -> dict[str, Any]:
         """The claim that a test was asking about when its worker died; empty if it had not come to that."""
         claims = finished_claims(self.plan.settings.report, run=self.log.run)
-        return next((claim["id"] for claim in claims if claim["node_id"] == node_id), "")
+        return next((claim for claim in claims if claim["node_id"] == node_id), {})
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, Any, Any]:

@@ -283,10 +283,9 @@ def _evidence(
 ) -> tuple[Evidence, ...]:
     """Evidence from the worst, the most typical and the best images, always as one batch: the same on every run."""
     finite = {image_id: value for image_id, value in verdict.values.items() if isfinite(value)}
+    inward = verdict.claim.direction == "within"
     # Rounded, so that the last bit of a float does not choose the pictures; ties stay in walking order.
-    ranked = sorted(finite, key=lambda image_id: round(finite[image_id], 4))
-    if verdict.claim.direction == "within":
-        ranked.reverse()
+    ranked = sorted(finite, key=lambda image_id: round(-abs(finite[image_id]) if inward else finite[image_id], 4))
     worst, rest, best = ranked[:WORST], ranked[WORST:-BEST], ranked[WORST:][-BEST:]
     middle = max(0, (len(rest) - TYPICAL) // 2)
     chosen = worst + rest[middle : middle + TYPICAL] + best

@@ -9,12 +9,25 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from reports import diff, diff_shown, html, schema, trend, trend_shown, wording
 from reports.terminal import printable
 
 WORSE = 1
 BAD_INPUT = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the words in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls.
+
+        Raises:
+            SystemExit: With code 2, always.
+        """
+        self.exit(BAD_INPUT, f"{self.prog}: {printable(message)}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "camcore report") -> int:
@@ -42,7 +55,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "camcore report") -> 
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description="Reports from finished runs; no model is loaded.",
         epilog="Exit codes: 0 done; 1 (diff only) something that gates is answered worse; 2 bad input.",

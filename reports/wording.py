@@ -154,10 +154,13 @@ def number(value: float) -> str:
 
 
 def worst(claim: Claim, most: int = 3) -> str:
-    """The units that say most against a claim, with their values, for example "n01/a.jpg (−0.2)"."""
+    """The units that say most against a claim, with their values, for example "n01/a.jpg (−0.2)".
+
+    Those whose pictures are shown: the suite chooses them by four digits too.
+    """
     found = [(v, unit) for v, unit in zip(claim.values, claim.units, strict=True) if v is not None]
     inward = claim.measure.direction == "within"
-    ranked = sorted(found, key=lambda one: -abs(one[0]) if inward else one[0])
+    ranked = sorted(found, key=lambda one: round(-abs(one[0]) if inward else one[0], 4))
     return ", ".join(f"{unit} ({number(value)})" for value, unit in ranked[:most])
 
 

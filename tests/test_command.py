@@ -34,6 +34,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["audti"], "no command 'audti'; did you mean 'audit'?"),
         (["--model", "x"], "no command '--model'; known: audit, explain"),
         (["audit", "--list", "--modle", "x"], "unrecognized arguments: --modle x; see camcore audit --help"),
+        (["audit", "--model", "control:clean", "--lf"], "--lf goes by a cache that pytest keeps beside its tests"),
         (["audit", "--list", "--audit-profile", "night"], "no profile 'night' in policy.toml; known: smoke"),
     ],
 )

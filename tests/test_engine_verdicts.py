@@ -13,7 +13,7 @@ from camcore.images import Batch
 from camcore.statistics import confidence_sequence, p_value
 from camcore.subject import Classifier
 from camcore.verdict import Evidence, Outcome, Table
-from tests.measures import CLAIM, TERMS, constant, put
+from tests.measures import CLAIM, TERMS, brightness, constant, put
 from tests.tiny import GapNet, tiny_subject
 
 RUNS = 200  # of the simulation
@@ -54,6 +54,21 @@ def test_the_worst_images_are_the_lowest_or_for_within_the_highest(
 
     verdict = put(subject, claim=replace(CLAIM, direction=direction, margin=0.45), show=show)
     assert chosen[:3] == sorted(verdict.values, key=lambda one: sign * verdict.values[one])[:3]
+
+
+@pytest.mark.parametrize("direction", ["above", "within"])
+def test_of_images_that_differ_by_rounding_the_first_are_shown(subject: Classifier, direction: str) -> None:
+    chosen: list[str] = []
+
+    def show(_subject: Classifier, batch: Batch, _rows: Mapping[str, Row]) -> tuple[Evidence, ...]:
+        chosen.extend(batch.ids)
+        return ()
+
+    def rounding(subject: Classifier, batch: Batch) -> Mapping[str, Tensor]:
+        return {"value": brightness(subject, batch)["value"] * 1e-6}
+
+    verdict = put(subject, rounding, claim=replace(CLAIM, direction=direction), show=show)
+    assert chosen[:3] == list(verdict.values)[:3]
 
 
 def test_the_interval_and_p_are_those_of_all_looks_so_far(subject: Classifier) -> None:

@@ -71,7 +71,11 @@ def test_a_word_that_is_no_command_is_a_usage_error(capsys):
         command.main(["rendr"])
 
     assert stop.value.code == 2
-    assert "render" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("camcore report: ")
+    assert "'rendr'" in told
+    assert "render" in told
+    assert told.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -84,3 +84,14 @@ def test_an_interrupted_run_is_incomplete_before_it_is_anything_else():
         "Incomplete, the run was interrupted: resnet50 is INCONCLUSIVE: not everything that gates was tested."
     )
     assert wording.exit_sentence(stopped).startswith("Exit code 2: the run was interrupted")
+
+
+@pytest.mark.parametrize("direction", ["above", "within"])
+def test_the_worst_that_are_named_are_those_that_are_shown_where_only_rounding_differs(direction):
+    made = claim(
+        measure={"name": "m", "unit": "u", "direction": direction},
+        units=["a", "b", "c"],
+        values=[4e-7, -5e-7, 3e-7],
+    )
+
+    assert wording.worst(Claim.model_validate(made)) == "a (4e−07), b (−5e−07), c (3e−07)"

@@ -1,12 +1,15 @@
 """Which device a worker gets, and what the others are given when one dies."""
 
 from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from audits.journal import Log
 from audits.scheduling import OneWorkerPerMeasurement
-from audits.workers import free_place, pinned, refuse_modes, visible_devices
+from audits.workers import Workers, free_place, pinned, refuse_modes, visible_devices
 from camcore.errors import BadInput
 
 
@@ -96,3 +99,34 @@ def test_a_worker_that_has_done_its_work_died_of_nothing(scheduler: Any) -> None
     scheduler.assigned_work[done] = OrderedDict({"a.py[m]": OrderedDict({"a.py::x[m-model]": True})})
 
     assert scheduler.remove_node(done) is None
+
+
+@pytest.mark.parametrize(("gates", "outcome"), [(True, "failed"), (False, "xfailed")])
+def test_a_claim_that_a_worker_died_of_fails_the_run_only_if_it_gates(
+    tmp_path: Path, pytestconfig: pytest.Config, gates: bool, outcome: str
+) -> None:
+    log = Log(tmp_path, "master", run="this", resume=False)
+    log.begin("key", {"id": "wall/input[gradcam]", "node_id": "a.py::y[m-gradcam]", "gates": gates})
+    plan: Any = SimpleNamespace(settings=SimpleNamespace(report=tmp_path), device="cpu")
+    report = pytest.TestReport("a.py::y[m-gradcam]", ("a.py", None, "a.py"), {}, "failed", "gw0 crashed", "???")  # type: ignore[arg-type]
+
+    Workers(pytestconfig, plan, log).pytest_handlecrashitem("a.py::y[m-gradcam]", report)
+
+    assert ("audit_claim", "wall/input[gradcam]") in report.user_properties
+    assert ("audit_verdict", "ERROR") in report.user_properties
+    assert report.failed == gates
+    if not gates:
+        assert "ERROR wall/input[gradcam]: gw0 crashed" in report.wasxfail  # type: ignore[attr-defined]
+        status = pytestconfig.hook.pytest_report_teststatus(report=report, config=pytestconfig)
+        assert status[0] == outcome
+
+
+def test_a_worker_that_died_before_it_asked_anything_fails_the_run(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    log = Log(tmp_path, "master", run="this", resume=False)
+    plan: Any = SimpleNamespace(settings=SimpleNamespace(report=tmp_path), device="cpu")
+    report = pytest.TestReport("a.py::y", ("a.py", None, "a.py"), {}, "failed", "gw0 crashed", "???")  # type: ignore[arg-type]
+
+    Workers(pytestconfig, plan, log).pytest_handlecrashitem("a.py::y", report)
+
+    assert report.failed
+    assert not hasattr(report, "wasxfail")

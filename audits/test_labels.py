@@ -44,7 +44,7 @@ from audits.roles import undefined_methods
 from camcore import chance, with_target_layer
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
-from camcore.engine import WORST, Row, column_of, rank
+from camcore.engine import Row, column_of, rank
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
 from camcore.metrics.likeness import rank_likeness, unsigned_rank_likeness
@@ -135,17 +135,16 @@ def show(
     maps = {
         labels: unit_range(upsample(rectify(cam(rec)), (SIDE, SIDE), rec.placement)) for labels, rec in taught.items()
     }
-    # one network's maps in a row and the other's below, as far as a row of the report goes
-    for part, labels in product((slice(WORST), slice(WORST, None)), taught):
-        for index in range(len(batch))[part]:
-            yield Overlay(
-                unit=f"{batch.ids[index]}, {labels} labels",
-                role=rank(index, len(batch)),
-                value=rows[batch.ids[index]].get(f"{name}:similarity", torch.nan),
-                caption=f"{pair.true.classes[int(true.target[index])]}, by the network that learned {labels} labels",
-                image=true.images[index],
-                saliency=maps[labels][index],
-            )
+    for index, labels in product(range(len(batch)), taught):
+        drawn = pair.true.classes[int(true.target[index])]
+        yield Overlay(
+            unit=batch.ids[index],  # whose place a drawn scene takes
+            role=rank(index, len(batch)),
+            value=rows[batch.ids[index]].get(f"{name}:similarity", torch.nan),
+            caption=f"a drawn {drawn}, by the network that learned {labels} labels",
+            image=true.images[index],
+            saliency=maps[labels][index],
+        )
     yield Table(
         title=f"Rank correlation of the maps of {name} on two networks, true and permuted labels (mean over scenes)",
         columns=("map", "with signs", "without", "the larger in size"),

@@ -18,13 +18,12 @@ from audits import listing, options, watcher
 from audits.policy import load_policy
 from audits.project import find_project
 from camcore.command import Parser
-from camcore.errors import BadInput
 from camcore.suite import suite
 
 PROGRAM = "camcore audit"
 # camcore imports jaxtyping, which is a plugin of pytest's too, before pytest does; it asserts nothing of ours
 LATE = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
-CACHED = ("--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first", "--sw", "--stepwise")
+UNCACHED = "ignore::pytest.PytestCacheWarning"  # a folder that cannot be written costs --lf, and no verdict
 ONE_AUDIT = re.compile(r"audits/test_\w+\.py(::.*)?", re.DOTALL)  # as reports and reruns name it
 
 
@@ -32,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line; returns the exit code.
 
     Raises:
-        BadInput: What `--list` is asked about cannot be used, or an option needs pytest's cache. All else pytest tells.
+        BadInput: What `--list` is asked about cannot be used. In a run pytest tells it.
     """
     words = list(argv)
     if "-h" in words or "--help" in words:
@@ -41,12 +40,6 @@ def main(argv: Sequence[str]) -> int:
     if "--list" in words:
         sys.stdout.write(listed(words))
         return 0
-    cached = [word for word in words if word.startswith(CACHED)]
-    if cached:
-        raise BadInput(
-            f"{cached[0]} goes by a cache that pytest keeps beside its tests, and {PROGRAM} writes nothing there; "
-            "--audit-resume goes on with a run, and the report says how to ask each claim again"
-        )
     # for pytest's rewritten modules, here and in the processes of -n
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -57,8 +50,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def settings_of_pytest(folder: Path) -> list[str]:
-    """What pytest is told before what the user says: the ini file, above whose folder no conftest.py counts."""
-    return ["-c", str(folder / "pyproject.toml"), "-p", "no:cacheprovider", "-W", LATE]
+    """What pytest is told before what the user says: the ini file, above whose folder no conftest.py counts.
+
+    And what failed last, for `--lf`, is kept where the command is run, as it would be of tests that lie there.
+    """
+    cache = f"cache_dir={Path.cwd() / '.pytest_cache'}"
+    return ["-c", str(folder / "pyproject.toml"), "-o", cache, "-W", LATE, "-W", UNCACHED]
 
 
 def audits_in(words: Sequence[str], folder: Path) -> list[str]:

@@ -1,5 +1,8 @@
 import json
+import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from audits.listing import COLUMNS, beginning
 from audits.policy import load_policy
 from camcore.command import COMMANDS, WRONG, main
 from fixtures.controls import CONTROLS
-from tests.running import overlay
+from tests.running import environment, overlay
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +37,6 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["audti"], "no command 'audti'; did you mean 'audit'?"),
         (["--model", "x"], "no command '--model'; known: audit, explain"),
         (["audit", "--list", "--modle", "x"], "unrecognized arguments: --modle x; see camcore audit --help"),
-        (["audit", "--model", "control:clean", "--lf"], "--lf goes by a cache that pytest keeps beside its tests"),
         (["audit", "--list", "--audit-profile", "night"], "no profile 'night' in policy.toml; known: smoke"),
     ],
 )
@@ -144,3 +146,26 @@ def test_a_beginning_is_a_sentence_that_says_something() -> None:
     assert beginning("The method, not the model. Two networks are set side by side. More.") == (
         "The method, not the model. Two networks are set side by side."
     )
+
+
+@pytest.mark.slow
+def test_what_failed_last_in_a_folder_is_asked_again(tmp_path: Path) -> None:
+    model = ("--model", "control:edge_map", "--audit-profile", "smoke", "--audit-batch-size", "8")
+    told = []
+    for chosen in (("-k", "leaks_through_the_wall"), ("--lf",)):
+        done = subprocess.run(
+            [sys.executable, "-m", "camcore", "audit", *model, *chosen],
+            cwd=tmp_path,
+            env=environment({"PYTHONPATH": str(ROOT)}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 1, done.stdout + done.stderr
+        told.append(re.sub(r" in .*", "", done.stdout.splitlines()[-1]).strip("= "))
+
+    # the claim that only warns was not failed
+    assert told[0].startswith("1 failed, ")
+    assert told[0].endswith(", 1 xfailed")
+    assert told[1] == "1 failed"

@@ -1,6 +1,6 @@
 """What a policy lists: the audits' modules, their questions, and the claims that one model has to answer."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from inspect import signature
 from types import FunctionType, ModuleType
@@ -36,12 +36,26 @@ def _know_the_mark() -> None:
         config.addinivalue_line("markers", "audit(name): the question a test asks; set by the audits themselves")
 
 
-def tests(module: ModuleType) -> dict[str, Callable[..., None]]:
+def tests(module: ModuleType) -> dict[str, FunctionType]:
     """The tests of an audit, by name and in their order: each puts one question."""
     return {
         name: test
         for name, test in vars(module).items()
         if name.startswith("test_") and isinstance(test, FunctionType) and "ask" in signature(test).parameters
+    }
+
+
+def asked_by(policy: Policy) -> dict[str, str]:
+    """The name of the test that puts each claim's question, where that can be read off the test.
+
+    For runs that ask a model this claim and not that one, of the same audit.
+    """
+    return {
+        question.name: name
+        for module in audit_modules(policy).values()
+        for name, test in tests(module).items()
+        for word in test.__code__.co_names
+        if isinstance(question := vars(module).get(word), Question)
     }
 
 

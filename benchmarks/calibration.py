@@ -2,9 +2,10 @@
 
     python -m benchmarks.calibration --seeds 20
 
-adds to audits/calibration.json what is missing there (a control and audit that were not asked under a seed, or under
+adds to audits/calibration.json what is missing there (a claim that a control was not asked under a seed, or under
 another version of the audit), seed by seed, so that it may be stopped and started again, and writes
-docs/calibration.md. Each seed draws new scenes, a new walking order and new random maps; the networks stay the same. So
+docs/calibration.md. What a control's defect decides neither way may stay undecided to the last image, and is asked with
+`--open` only. Each seed draws new scenes, a new walking order and new random maps; the networks stay the same. So
 the rates hold for the audits as they judge these controls, over data; they say nothing of other networks.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 
+from audits import catalogue
 from audits.calibration import FOUND, LEVEL, Row, read
 from audits.policy import load_policy
 from audits.question import audit_of
@@ -65,10 +67,12 @@ def current() -> Rows:
 
 
 def run(pairs: Iterable[tuple[str, str]], seed: int, folder: Path, processes: int) -> list[tuple[str, str, str, int]]:
-    """(control, claim, verdict, images) of one run of the real command over pairs of a control and an audit."""
+    """(control, claim, verdict, images) of one run of the real command over pairs of a control and a claim."""
     pairs = sorted(pairs)
     models = [argument for name in sorted({name for name, _ in pairs}) for argument in ("--model", f"control:{name}")]
-    wanted = " or ".join(f"(test_{audit}.py and [{name}-)" for name, audit in pairs)
+    called = catalogue.asked_by(load_policy(None, profile=PROFILE))
+    asked = {f"({called.get(claim, f'test_{audit_of(claim)}.py')} and [{name}-)": None for name, claim in pairs}
+    wanted = " or ".join(asked)
     audit = [sys.executable, "-m", "pytest", "audits", "-q", "-n", str(processes), "-k", wanted, *BATCH]
     command = [*audit, *models, f"--audit-profile={PROFILE}", f"--audit-seed={seed}", f"--audit-report={folder}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -159,6 +163,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="seeds in all (default: 20)")
     parser.add_argument("--audit", action="append", default=[], help="this audit only; may be repeated")
     parser.add_argument("--control", action="append", default=[], help="this control only; may be repeated")
+    parser.add_argument("--open", action="store_true", help="also what a control's defect decides neither way")
     parser.add_argument("--again", action="store_true", help="forget what is known of the chosen audits and controls")
     parser.add_argument("--processes", type=int, default=2, help="pytest's -n (default: 2)")
     options = parser.parse_args()
@@ -168,6 +173,7 @@ def main() -> None:
         for key in rows
         if (not options.audit or audit_of(key[1]) in options.audit)
         and (not options.control or key[0] in options.control)
+        and (options.open or CONTROLS[key[0]].wanted(key[1]))
     }
     if options.again:
         rows |= {key: replace(rows[key], verdicts={}, images=0, seeds=()) for key in chosen}
@@ -175,8 +181,7 @@ def main() -> None:
         for seed in range(1, options.seeds + 1):  # seed 0 is the one that the tests run
             missing = {key for key in chosen if seed not in rows[key].seeds}
             if missing:
-                pairs = {(control, audit_of(claim)) for control, claim in missing}
-                found = once(run(pairs, seed, Path(folder), options.processes))
+                found = once(run(missing, seed, Path(folder), options.processes))
                 for control, claim in missing & found.keys():
                     rows[control, claim] = rows[control, claim].also(seed, *found[control, claim])
                 write(rows)

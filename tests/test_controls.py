@@ -12,7 +12,7 @@ import pytest
 
 from audits import catalogue
 from audits.policy import SHIPPED, load_policy
-from audits.question import Question, audit_of, documentation
+from audits.question import audit_of, documentation
 from fixtures.controls import CONTROLS
 from fixtures.controls.registry import ABOUT
 from tests.running import overlay
@@ -36,7 +36,9 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     folder = tmp_path_factory.mktemp("controls")
     report = folder / "report"
     models = [argument for name in CONTROLS for argument in ("--model", f"control:{name}")]
-    called = asked_by()
+    # only what a control must answer is asked: what it is silent on may stay undecided to the last image, at a third of
+    # the cost of the whole run
+    called = catalogue.asked_by(load_policy(None, profile="smoke"))
     pairs = " or ".join(f"({called.get(claim, f'test_{audit_of(claim)}.py')} and [{name}-)" for name, claim in WANTED)
     batch = ("--audit-batch-size", "8")  # measuring it for every control takes as long as many an audit
     # the least effort that people run: who catches a control with it does so with more. The closest call (a map as good
@@ -52,22 +54,6 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     for claim in results["claims"]:
         found[claim["subject"], claim["id"].partition("[")[0]].append((claim["verdict"], claim["reason"]))
     return found
-
-
-def asked_by() -> dict[str, str]:
-    """The test that puts each claim's question, where that can be read off the test.
-
-    Only what a control must answer is asked: what it is silent on may stay undecided to the last image, at a third of
-    the cost of the whole run.
-    """
-    modules = catalogue.audit_modules(load_policy(None, profile="smoke"))
-    return {
-        question.name: name
-        for module in modules.values()
-        for name, test in catalogue.tests(module).items()
-        for word in test.__code__.co_names
-        if isinstance(question := vars(module).get(word), Question)
-    }
 
 
 @pytest.mark.slow

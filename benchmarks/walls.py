@@ -224,9 +224,11 @@ def main() -> None:
         lines = head(squeezenet(options.weights), batch, options.cam, min(options.asked, len(batch)))
     else:
         lines = covers(squeezenet(options.weights), batch)
+    weights = "" if options.weights is None else f" --weights {Path(options.weights).name}"
     measured_on = (
         f"Percent of the norm, mean ± standard deviation over {len(batch)} pictures. {date.today()}, "
-        f"{timing.machine(device='cpu')}. Command: `python -m benchmarks.walls {options.table} --images {len(batch)}"
+        f"{timing.machine(device='cpu')}. Command: `python -m benchmarks.walls {options.table}{weights} "
+        f"--data {options.data.name} --images {len(batch)}"
         f"{f' --asked {options.asked}' if options.table == 'head' else ''}`"
     )
     text = "\n".join([*lines, "", measured_on])

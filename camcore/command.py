@@ -83,7 +83,7 @@ def run(words: Sequence[str]) -> int:
         raise BadInput(f"no command {name!r}; {hint}" if words else f"name a command: {', '.join(COMMANDS)}")
     missing = [package for package in COMMANDS[name].needs if find_spec(package) is None]
     if missing:
-        raise BadInput(f"{missing[0]!r} is not installed; camcore {name} needs: pip install 'camcore[audits]'")
+        raise BadInput(f"{missing[0]!r} is not installed; camcore {name} needs the extra: pip install 'WHEEL[audits]'")
     enter()
     return int(import_module(COMMANDS[name].module).main(list(words[1:])))
 

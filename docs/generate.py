@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+from audits.listing import CAM
 from audits.policy import SHIPPED
 from benchmarks import calibration
 from fixtures.controls import CONTROLS
@@ -43,7 +44,7 @@ def audit_page(name: str) -> str:
         needs = "within ±" if question.direction == "within" else "above "
         parts.append(
             f"- **{question.name}** ({question.kind}, {policy['severity']}): "
-            f"{question.sentence.format(cam='the map')}.\n"
+            f"{question.sentence.format(cam=CAM)}.\n"
             f"  Measure: {question.measure}, {question.unit}; {needs}{policy['margin']:g}.\n"
             f"  Margin: {policy['source']}.\n  Severity: {policy['why']}."
         )

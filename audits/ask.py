@@ -170,8 +170,10 @@ class Ask:
         self.conclude(verdict, found, beside)
 
     def _compared(self, verdict: Verdict, record: Mapping[str, Any]) -> Compared | None:
-        """What the claim comes to beside the baseline, if there is one; what has no values has no comparison."""
-        if self.baseline is None or verdict.outcome in (Outcome.NOT_APPLICABLE, Outcome.ERROR):
+        """What the claim comes to beside the baseline, if there is one; what applied to neither has no comparison."""
+        if self.baseline is None or verdict.outcome is Outcome.ERROR:
+            return None
+        if verdict.outcome is Outcome.NOT_APPLICABLE and not self.baseline.measured(verdict.claim.id):
             return None
         return compared(
             verdict.claim,
@@ -271,6 +273,7 @@ class Ask:
             self.dataset.sha256,
             self.terms.seed,
             self.profile,
+            torch.__version__,  # the report tells that of now
         )
         return "|".join(map(str, parts))
 

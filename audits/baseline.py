@@ -40,6 +40,10 @@ class Baseline:
     subject: str
     claims: Mapping[str, Mapping[str, Any]]  # by id, as results.json has them
 
+    def measured(self, claim: str) -> bool:
+        """Whether it has values of a claim: a model that the claim no longer applies to is not shown to be no worse."""
+        return bool(self.claims.get(claim, {}).get("values"))
+
 
 def find_baseline(
     results: Mapping[str, Any], subject: str, *, only: bool, seed: int, profile: str, data: Sequence[str]
@@ -149,6 +153,33 @@ def compared(
     return Compared(
         outcome=outcome, reason=DECIDED[outcome], baseline=baseline, worse=margin, estimate=estimate, mcnemar=mcnemar
     )
+
+
+def compared_again(record: Mapping[str, Any], claim: Claim, *, worse: float, level: float) -> dict[str, Any]:
+    """The record of a comparison (`Compared.record`), judged by what counts as worse now.
+
+    The baseline is not read again. The interval is that of then: at a higher level it shows nothing.
+    """
+    baseline = Baseline(run=record["run"], subject=record["subject"], claims={})
+    found = record["estimate"]
+    if found is None:
+        return dict(record)
+    if found["level"] < level - 1e-9:
+        why = f"its interval is one of {found['level']:.2%}, and {level:.2%} are asked for; run the audit again"
+        return _undecided(baseline, why).record()
+    low, high = _range(claim)
+    margin = worse * (high - low)
+    estimate = statistics.Estimate(method=found["interval"], **{key: found[key] for key in found if key != "interval"})
+    outcome = judge(estimate, replace(claim, margin=-margin, direction="above"))
+    again = Compared(
+        outcome=outcome,
+        reason=DECIDED[outcome],
+        baseline=baseline,
+        worse=margin,
+        estimate=estimate,
+        mcnemar=record["mcnemar"],
+    )
+    return again.record()
 
 
 def _undecided(baseline: Baseline, why: str) -> Compared:

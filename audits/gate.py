@@ -45,36 +45,63 @@ def expected_claims(policy: Policy, models: Sequence[Asked]) -> list[tuple[str, 
 
 
 def decide(
-    records: Sequence[Mapping[str, Any]], expected: Sequence[tuple[str, str, str]], *, required: Sequence[str] = ()
+    records: Sequence[Mapping[str, Any]],
+    expected: Sequence[tuple[str, str, str]],
+    *,
+    required: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Closed by default: a gating claim that did not pass, or has no record, keeps the run from passing.
 
-    A claim that does not apply to a model is no obstacle, unless nothing that gates applies, or its audit is required
-    and gave no verdict about anything. One that is waived, and keeps to its waiver, counts as passed.
+    A claim that does not apply to a model is no obstacle, unless nothing that gates applies to it, or its audit is
+    required and gave no verdict. One that is waived, and keeps to its waiver, counts as passed.
+
+    Args:
+        records: Of the claims that were concluded.
+        expected: (subject, claim id, severity) of all that there should be.
+        required: (audit, subject) that there must be a verdict about; the subject is empty for one about any model.
     """
     verdicts = {(record["subject"], record["id"]): _counts(record) for record in records}
-    gating = [verdicts.get((subject, name), "MISSING") for subject, name, severity in expected if severity == "gate"]
-    if FAIL in gating:
+    gating: dict[str, list[str]] = {subject: [] for subject, _, _ in expected}
+    for subject, name, severity in expected:
+        if severity == "gate":
+            gating[subject].append(verdicts.get((subject, name), "MISSING"))
+    if any(FAIL in found for found in gating.values()):
         return FAIL
-    decisive = [verdict for verdict in gating if verdict != "NOT_APPLICABLE"]
-    if unanswered(records, required):
-        return INCONCLUSIVE
-    return PASS if decisive and all(verdict == PASS for verdict in decisive) else INCONCLUSIVE
+    shown = [{*found} - {"NOT_APPLICABLE"} == {PASS} for found in gating.values()]  # of each model, by itself
+    return PASS if shown and all(shown) and not unanswered(records, required) else INCONCLUSIVE
 
 
 def _counts(record: Mapping[str, Any]) -> str:
     """A verdict as the run's takes it: of the claim itself, or waived, and beside the baseline if there is one."""
     waiver, beside = record.get("waiver"), record.get("baseline")
     own: str = PASS if waiver is not None and waiver["holds"] else record["verdict"]
-    if beside is None or own in (FAIL, "ERROR", "NOT_APPLICABLE") or beside["verdict"] == PASS:
+    if beside is None or own in (FAIL, "ERROR") or beside["verdict"] == PASS:
         return own
     return FAIL if beside["verdict"] == FAIL else INCONCLUSIVE
 
 
-def unanswered(records: Sequence[Mapping[str, Any]], required: Sequence[str]) -> list[str]:
-    """Required audits that gave no verdict about any model."""
-    answered = {audit_of(record["id"]) for record in records if record["verdict"] != "NOT_APPLICABLE"}
-    return [name for name in required if name not in answered]
+def unanswered(records: Sequence[Mapping[str, Any]], required: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those (audit, subject) of which every claim broke, is missing, or does not apply."""
+    answered = {
+        (audit_of(record["id"]), subject)
+        for record in records
+        if record["verdict"] not in ("NOT_APPLICABLE", "ERROR")
+        for subject in (record["subject"], "")
+    }
+    return [one for one in required if one not in answered]
+
+
+def required_of(policy: Policy, models: Sequence[Asked]) -> list[tuple[str, str]]:
+    """(audit, subject) of the audits that the policy requires, for each model that has the ability that they need.
+
+    Where none has it the subject is empty: what nobody can answer was not shown either.
+    """
+    needs = {audit_of(name): question.needs for name, question in catalogue.questions(policy).items()}
+    found = []
+    for name in policy.required:
+        able = [model.subject for model in models if needs[name] in model.able]
+        found += [(name, subject) for subject in able or [""]]
+    return found
 
 
 def assemble(
@@ -145,7 +172,8 @@ def summed_up(
             claim["p_holm"] = p_holm
     for claim in claims:
         claim["controls"] = _names(documented[claim["audit"]]["caught_by"])
-    verdict = decide(claims, expected, required=policy.required)
+    required = required_of(policy, models)
+    verdict = decide(claims, expected, required=required)
     if interrupted and verdict == PASS:
         verdict = INCONCLUSIVE
     shown = {(claim["subject"], claim["id"]) for claim in claims}
@@ -167,7 +195,10 @@ def summed_up(
         ],
         "claims": claims,
         "not_tested": [
-            *(f"{name}, which the policy requires: no verdict" for name in unanswered(claims, policy.required)),
+            *(
+                f"{name}, which the policy requires: no verdict{subject and f' about {subject}'}"
+                for name, subject in unanswered(claims, required)
+            ),
             *(f"{name} on {subject}: no verdict" for subject, name, _ in expected if (subject, name) not in shown),
         ],
         "verdict": verdict,

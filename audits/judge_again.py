@@ -10,13 +10,14 @@ from math import nan
 from typing import Any
 
 from audits import catalogue, gate
+from audits.baseline import compared_again
 from audits.encode import estimated, finite
 from audits.plan import family_size
 from audits.policy import Policy
 from audits.question import Question, taken_apart
 from audits.waivers import waived
 from camcore import statistics
-from camcore.engine import Terms, judged_again
+from camcore.engine import DEGENERATE_MAPS, Terms, judged_again
 from camcore.errors import BadInput, one_line
 from camcore.verdict import Outcome, Verdict
 
@@ -98,7 +99,9 @@ def _again(claim: Mapping[str, Any], question: Question, policy: Policy, terms: 
     asked = question.claim(taken_apart(claim["id"])[1], policy.claims[question.name])
     verdict = Verdict(claim=asked, outcome=Outcome(claim["verdict"]), reason=claim["reason"])
     judged: dict[str, Any] = {}
-    if claim["estimate"] is not None:  # else nothing was measured, and another margin changes nothing
+    # what broke stays broken, whatever was measured by then; what has no estimate was not measured
+    broke = verdict.outcome is Outcome.ERROR and not verdict.reason.startswith(DEGENERATE_MAPS)
+    if claim["estimate"] is not None and not broke:
         values = {
             unit: nan if value is None else value for unit, value in zip(claim["units"], claim["values"], strict=True)
         }
@@ -111,9 +114,11 @@ def _again(claim: Mapping[str, Any], question: Question, policy: Policy, terms: 
             "n_needed": verdict.n_needed,
         }
     found = waived(verdict, claim["subject"], policy.waivers, today=today)
+    beside = claim.get("baseline")
     return {
         **claim,
         **judged,
+        "baseline": None if beside is None else compared_again(beside, asked, worse=policy.worse, level=terms.level),
         "severity": asked.severity,
         "gates": asked.gates,
         "margin": asked.margin,

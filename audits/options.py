@@ -214,6 +214,8 @@ def read_settings(
         if isinstance(value, str):  # here rather than in argparse, which would print its usage as well
             value = _converted(option, value, option.flag)
         for word in value if isinstance(value, list | tuple) else [value]:
+            if word == "":  # a variable of a script that was not set, say: the user meant something
+                raise BadInput(f"{option.flag} is empty; give it a value, or leave it out")
             if isinstance(word, str) and not _is_utf8(word):
                 raise BadInput(f"{option.flag} {word!r} is no UTF-8; give it another name")
         found[option.name] = option.default if value is None else value

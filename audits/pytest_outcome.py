@@ -36,7 +36,7 @@ def conclude(
         text = printable(f"{text} It is {beside.said}.")
     if verdict.outcome is Outcome.PASS and no_worse:
         return
-    if verdict.outcome is Outcome.NOT_APPLICABLE:
+    if verdict.outcome is Outcome.NOT_APPLICABLE and no_worse:
         pytest.skip(text)
     if verdict.claim.gates and not (waived is not None and waived.holds and no_worse):
         pytest.fail(text, pytrace=False)

@@ -9,6 +9,7 @@ JOURNALS = ("results.jsonl", "results.gw*.jsonl")
 MADE_FROM_RESULTS = ("report.html", "summary.md", "model-index.yaml", "results.sarif")
 PREVIOUS = "results.previous."
 BEGINNING = b'{"schema_version"'  # of a results.json
+LINE = b'{"type": "'  # of a journal
 
 
 def make(folder: Path) -> None:
@@ -51,11 +52,13 @@ def set_aside(folder: Path, *, resume: bool = False) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Others' tools write a results.json too; a journal is read line by line, and may be damaged."""
-    if path.name != RESULTS:
+    """Others' tools write files of these names too. A journal may be damaged, but not all of it."""
+    if not path.is_file() or path.name.startswith(PREVIOUS):
         return path.is_file()
     with path.open("rb") as file:
-        return file.read(len(BEGINNING)) == BEGINNING
+        if path.name == RESULTS:
+            return file.read(len(BEGINNING)) == BEGINNING
+        return path.stat().st_size == 0 or any(line.startswith(LINE) for line in file)
 
 
 def written(folder: Path, *patterns: str) -> list[Path]:

@@ -113,6 +113,8 @@ def classes(asked: Asked) -> Role:
 def _pictures(data: Dataset | Captions, subject: Classifier) -> Dataset:
     if isinstance(data, Captions):
         raise BadInput(f"captions were given to {subject.name}, which scores classes; give pictures with labels")
+    if not data.labels:
+        raise BadInput(f"{data.spec} holds no pictures; {subject.name} cannot be asked about none")
     if max(data.labels) >= len(subject.classes):
         raise BadInput(
             f"{data.spec} has labels up to {max(data.labels)}, but {subject.name} has {len(subject.classes)} classes"
@@ -217,7 +219,7 @@ def trying(spec: str) -> Iterator[None]:
             yield
     except BadInput:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise BadInput(
             f"the model {spec!r} does not run ({one_line(problem)}); "
             "it must take batches of any size, and give one row of scores per image"

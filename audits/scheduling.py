@@ -26,5 +26,20 @@ class OneWorkerPerMeasurement(LoadScopeScheduling):
         unit, fatal = next(left, (None, None))
         if unit is not None:
             unit[fatal] = True
+        # and puts units back of which nothing is left: whoever were handed one would finish nothing, and get no more
+        work = self.assigned_work[node]
+        for scope in [scope for scope, tests in work.items() if all(tests.values())]:
+            del work[scope]
         super().remove_node(node)
         return fatal
+
+    def _reschedule(self, node: WorkerController) -> None:
+        """A worker does not start its last test until it is given another, or told that there is none.
+
+        xdist 3.8 gives one unit at a time, which may be one test, to the worker that takes a dead one's place.
+        """
+        super()._reschedule(node)
+        while self.workqueue and not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            self._assign_work_unit(node)
+        if not self.workqueue and not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            node.shutdown()

@@ -178,5 +178,5 @@ def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
         version=VERSION,
         premise=search,
         among=lambda dataset, given: unseen(dataset, given["found"]),
-        apart=fingerprint(ask.artefacts),
+        apart=f"{fingerprint(ask.artefacts)} of {ask.terms.budget}",  # of more images more are searched
     )

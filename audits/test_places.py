@@ -190,4 +190,5 @@ def test_places_belong_to_no_class(ask: Ask, cam: str) -> None:
         version=VERSION,
         premise=prepare,
         among=lambda dataset, given: unseen(dataset, given["found"], cam),
+        apart=f"of {ask.terms.budget}",  # of more images more are searched
     )

@@ -42,6 +42,7 @@ class OutOfTime(Exception):
 
 
 OUT_OF_TIME = "out of time"  # how the reason of a verdict begins that the time kept from being reached
+DEGENERATE_MAPS = "degenerate"  # or of an ERROR that was judged from values, where any other broke before that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +219,8 @@ def _verdict(claim: Claim, rows: Mapping[str, Row], column: str, looks: Sequence
         needed = f"{n} images, at least {terms.min_images} are needed to judge; give more with --data"
         return replace(verdict, reason=f"too few images: {needed}", n_needed=terms.min_images)
     # An image with nothing to judge takes the worst value there is: it can delay a PASS, never help one.
-    worst = claim.bounds[1] if claim.direction == "within" else claim.bounds[0]
+    finite = [value for value in values.values() if isfinite(value)]
+    worst = claim.bounds[1] if claim.direction == "within" and sum(finite) >= 0 else claim.bounds[0]
     filled = [value if isfinite(value) else worst for value in values.values()]
     estimate = statistics.confidence_sequence(filled, level=terms.level, bounds=claim.bounds, counts=looks)
     p_value = statistics.equivalence_p_value if claim.direction == "within" else statistics.p_value
@@ -230,7 +232,7 @@ def _verdict(claim: Claim, rows: Mapping[str, Row], column: str, looks: Sequence
             filled, claim.margin, level=terms.level, bounds=claim.bounds, direction=claim.direction
         )
     if degenerate > terms.max_degenerate * n:
-        reason = f"degenerate: {degenerate} of {n} images gave nothing to judge: {_named(rows, column)}"
+        reason = f"{DEGENERATE_MAPS}: {degenerate} of {n} images gave nothing to judge: {_named(rows, column)}"
         return replace(verdict, outcome=Outcome.ERROR, reason=reason, estimate=estimate, p=p)
     reason = _reason(outcome, claim, needed_n, looks[-1])
     if degenerate:

@@ -166,6 +166,7 @@ def test_the_only_model_of_a_run_may_have_another_name() -> None:
         ("INCONCLUSIVE", None, "FAIL", "FAIL"),
         ("INCONCLUSIVE", None, "PASS", "INCONCLUSIVE"),
         ("ERROR", None, "PASS", "INCONCLUSIVE"),
+        ("NOT_APPLICABLE", None, "INCONCLUSIVE", "INCONCLUSIVE"),
     ],
 )
 def test_what_gates_has_to_pass_both(own: str, waived: bool | None, baseline_says: str, verdict: str) -> None:

@@ -56,7 +56,8 @@ def test_without_the_extra_one_line_says_what_to_install(
     monkeypatch.setattr("camcore.command.find_spec", lambda name: None if name == "pydantic" else object())
 
     assert main(["audit"]) == WRONG
-    assert "'pydantic' is not installed; camcore audit needs the extra: pip install 'WHEEL[audits]'" in capsys.readouterr().err
+    said = "'pydantic' is not installed; camcore audit needs the extra: pip install 'WHEEL[audits]'"
+    assert said in capsys.readouterr().err
 
 
 def test_the_help_of_audit_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,6 +136,17 @@ def test_a_few_images_with_nothing_to_judge_count_as_the_worst_case(
     assert "1 of 100" in verdict.reason
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_of_a_claim_with_two_sides_the_worst_case_is_on_the_side_of_the_rest(subject: Classifier, side: int) -> None:
+    def mostly(_subject: Classifier, batch: Batch) -> dict[str, Tensor]:
+        return {"value": torch.tensor([nan if int(one[3:]) % 25 == 0 else side * 0.28 for one in batch.ids])}
+
+    claim = replace(CLAIM, direction="within", margin=0.25, bounds=(-1.0, 1.0))
+    verdict = put(subject, mostly, claim=claim, n=2000, terms=replace(TERMS, budget=2000))
+
+    assert verdict.outcome is Outcome.FAIL
+
+
 def test_many_images_with_nothing_to_judge_are_an_error_of_their_own(subject: Classifier) -> None:
     verdict = put(subject, constant(nan))
 

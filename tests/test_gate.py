@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from audits import catalogue
-from audits.gate import asked, assemble, decide, expected_claims
+from audits.gate import Asked, asked, assemble, decide, expected_claims, required_of
 from audits.options import read_settings
 from audits.plan import Audited, Plan, family_size
 from audits.policy import load_policy
@@ -69,8 +69,8 @@ def test_what_is_waived_keeps_nobody_back_while_the_waiver_holds(verdict: str, h
     assert found == ("PASS" if holds else verdict)
 
 
-def test_an_audit_that_is_required_has_to_answer_about_some_model() -> None:
-    expected = [("m", "a/x", "gate"), ("m", "wall/leakage[gradcam]", "gate"), ("n", "wall/leakage[gradcam]", "gate")]
+def test_an_audit_that_is_required_has_to_answer() -> None:
+    expected = [("m", "a/x", "gate"), ("m", "wall/leakage[gradcam]", "gate")]
     answers = dict.fromkeys(((subject, name) for subject, name, _ in expected), "NOT_APPLICABLE") | {
         ("m", "a/x"): "PASS"
     }
@@ -79,10 +79,39 @@ def test_an_audit_that_is_required_has_to_answer_about_some_model() -> None:
         return [{"subject": subject, "id": name, "verdict": verdict} for (subject, name), verdict in answers.items()]
 
     assert decide(records(), expected) == "PASS"
-    assert decide(records(), expected, required=["wall"]) == "INCONCLUSIVE"
-    answers["n", "wall/leakage[gradcam]"] = "PASS"
-    assert decide(records(), expected, required=["wall"]) == "PASS"
-    assert decide([], [], required=["wall"]) == "INCONCLUSIVE"
+    assert decide(records(), expected, required=[("wall", "m")]) == "INCONCLUSIVE"
+    assert decide(records(), expected, required=[("wall", "")]) == "INCONCLUSIVE"
+    answers["m", "wall/leakage[gradcam]"] = "ERROR"  # no verdict about the model either
+    assert decide(records(), [("m", "a/x", "gate")], required=[("wall", "m")]) == "INCONCLUSIVE"
+    answers["m", "wall/leakage[gradcam]"] = "PASS"
+    assert decide(records(), expected, required=[("wall", "m")]) == "PASS"
+    assert decide(records(), expected, required=[("wall", "")]) == "PASS"
+    assert decide([], [], required=[("wall", "")]) == "INCONCLUSIVE"
+
+
+def test_a_model_of_which_nothing_was_shown_does_not_pass_on_another_s_account() -> None:
+    expected = [("m", "a/x", "gate"), ("n", "a/x", "gate")]
+    shown = {"subject": "m", "id": "a/x", "verdict": "PASS"}
+
+    for said in ("NOT_APPLICABLE", "ERROR", "INCONCLUSIVE"):
+        assert decide([shown, {"subject": "n", "id": "a/x", "verdict": said}], expected) == "INCONCLUSIVE"
+    assert decide([shown, {"subject": "n", "id": "a/x", "verdict": "PASS"}], expected) == "PASS"
+    # nor one that only warns
+    assert (
+        decide([shown, {"subject": "n", "id": "a/x", "verdict": "PASS"}], [*expected[:1], ("n", "a/x", "warn")])
+        != "PASS"
+    )
+
+
+def test_what_is_required_is_asked_of_every_model_that_can_answer() -> None:
+    policy = load_policy(None, profile="smoke").model_copy(update={"required": ("wall", "grounding")})
+    models = [
+        Asked(subject="m", cams=("gradcam",), able=("classes",)),
+        Asked(subject="n", cams=(), able=("captions", "classes")),
+        Asked(subject="o", cams=(), able=("captions",)),
+    ]
+
+    assert required_of(policy, models) == [("wall", "m"), ("wall", "n"), ("grounding", "")]
 
 
 def plan(tmp_path: Path, *names: str) -> Plan:

@@ -81,6 +81,45 @@ def test_what_was_not_measured_stays_as_it_was(tmp_path: Path) -> None:
     assert new["verdict"] == old["verdict"] == "FAIL"  # of the other claim
 
 
+def test_what_broke_after_it_was_measured_stays_broken(tmp_path: Path) -> None:
+    lenient = load_policy(overlay(tmp_path, '[claims."wall/leakage"]\nmargin = 0.9'), profile="pr")
+    old = measured(tmp_path, margin_of=lenient, verdict="ERROR", reason="ValueError: no picture")
+    new = judge_again(old, lenient, command="", today=TODAY)
+
+    assert claims(new)["wall/leakage[hirescam]"]["verdict"] == "ERROR"
+    assert claims(new)["wall/leakage[hirescam]"]["reason"] == "ValueError: no picture"
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("worse = 0.05", "PASS"),
+        ("worse = 0.02", "INCONCLUSIVE"),  # straddled
+        ("worse = 0.05\nlevel = 0.999", "INCONCLUSIVE"),  # a wider interval would be needed
+    ],
+)
+def test_what_is_worse_than_the_baseline_is_the_new_policy_s_to_say(tmp_path: Path, text: str, verdict: str) -> None:
+    shipped = load_policy(None, profile="pr")
+    alike = {"point": 0.0, "low": -0.03, "high": 0.03, "level": 0.9999, "n": 64, "interval": "drawn"}
+    alike["level"] = simultaneous_level(shipped.level, shipped_family(tmp_path))
+    beside = {"run": "then", "subject": "a", "verdict": "PASS", "said": "", "worse": 0.05, "estimate": alike}
+    old = measured(tmp_path, margin_of=shipped, baseline=beside | {"mcnemar": None})
+    new = claims(judge_again(old, load_policy(overlay(tmp_path, text), profile="pr"), command="", today=TODAY))
+
+    assert new["wall/leakage[hirescam]"]["baseline"]["verdict"] == verdict
+
+
+def shipped_family(folder: Path) -> int:
+    """Of the model that `measured` tells of."""
+    found = judge_again(
+        measured(folder, margin_of=load_policy(None, profile="pr")),
+        load_policy(None, profile="pr"),
+        command="",
+        today=TODAY,
+    )
+    return int(found["run"]["family"]["claims"])
+
+
 def test_a_waiver_of_the_new_policy_counts(tmp_path: Path) -> None:
     text = (
         '[claims."wall/leakage"]\nmargin = 0.03\n[[waivers]]\nclaim = "wall/leakage[*]"\nbound = 0.9\n'

@@ -84,6 +84,15 @@ def test_the_rerun_command_repeats_what_was_asked() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["baseline", "policy", "data", "model", "artefact"])
+def test_an_option_that_is_empty_is_refused(name: str) -> None:
+    (option,) = (one for one in OPTIONS if one.name == name)
+    value = [""] if option.many else ""
+
+    with pytest.raises(BadInput, match=f"^{option.flag} is empty; give it a value, or leave it out$"):
+        read_settings({option.dest: value}, {})
+
+
 @pytest.mark.parametrize("word", ["", "a b", "$(rm x)", "it's", "a\nb", "*", "~x"])
 def test_a_word_with_meaning_to_a_shell_is_quoted(word: str) -> None:
     assert quoted(word).startswith("'")

@@ -62,6 +62,17 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_was(
     assert {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()} == held
 
 
+def test_the_lines_of_another_tool_are_no_journal(tmp_path: Path) -> None:
+    held = {"results.jsonl": '{"step": 1, "loss": 0.5}\n', "report.html": "<p>mine</p>", "notes.txt": "mine"}
+    for name, content in held.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+
+    with pytest.raises(BadInput, match=r"holds 'results\.jsonl', which no audit wrote"):
+        make(tmp_path)
+    (tmp_path / "results.jsonl").write_text('torn\n{"type": "row"', encoding="utf-8")
+    make(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["results.json", "results.jsonl", "results.previous.json"])
 def test_links_in_the_place_of_a_report_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text('{"schema_version"', encoding="utf-8")

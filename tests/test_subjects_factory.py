@@ -152,7 +152,27 @@ def test_a_dotted_module_of_the_current_folder_is_found(tiny, monkeypatch):
     monkeypatch.chdir(tiny.parent)
     subject = find_subject("py:somebodys_models.small:net")
     assert subject.name == "somebodys_models-net"
-    assert re.fullmatch(r"runs code from somebodys_models\.small \(sha256 [0-9a-f]{12}\)", *subject.unsafe)
+    told = r"runs code from somebodys_models\.small and 1 more of its files \(sha256 [0-9a-f]{12}\)"
+    assert re.fullmatch(told, *subject.unsafe)  # the package's own
+
+
+def test_what_the_factory_imports_from_its_folder_is_part_of_the_model(tiny, monkeypatch):
+    """An edited neighbour is other code, with the same weights and the same file: rows of before are not its own."""
+    (tiny.parent / "main_of_two.py").write_text("import neighbour_of_two\nimport tiny\n\n\nnet = tiny.net\n")
+    (tiny.parent / "site-packages").mkdir()
+    (tiny.parent / "site-packages" / "others_library.py").write_text("")
+    monkeypatch.syspath_prepend(tiny.parent / "site-packages")
+    told = []
+    for text in ("import others_library\n", "SCALE = 2\n"):
+        (tiny.parent / "neighbour_of_two.py").write_text(text)
+        for name in ("neighbour_of_two", "tiny"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        told += find_subject(f"py:{tiny.parent / 'main_of_two.py'}:net").unsafe
+    again = find_subject(f"py:{tiny.parent / 'main_of_two.py'}:net").unsafe  # imported already
+
+    assert told[0].startswith("runs code from main_of_two.py and 2 more of its files (sha256 ")
+    assert told[0] != told[1]
+    assert [*again] == told[1:]
 
 
 def test_a_module_beside_the_file_can_be_imported_and_the_path_stays_clean(tiny):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
+from audits.baseline import Baseline, Compared
 from audits.journal import finished_claims
 from camcore.cost import metered
 from camcore.engine import shuffled
@@ -46,6 +47,26 @@ def test_a_model_without_features_is_not_applicable(tmp_path: Path) -> None:
 
     assert verdicts[0].outcome is Outcome.NOT_APPLICABLE
     assert "no saliency map to judge" in verdicts[0].reason
+
+
+def test_a_claim_that_no_longer_applies_is_not_shown_to_be_no_worse(tmp_path: Path) -> None:
+    """The release before had maps of this model's features, and values; one without any does not pass beside it."""
+    name = "deletion/beats_random[hirescam]"
+    found: list[tuple[Outcome, Compared | None]] = []
+    for values in ([0.9], []):
+        before = Baseline(run="then", subject="m", claims={name: {"values": values}})
+        ask = replace(
+            asking(tiny_subject(DenseNet()), tmp_path, []),
+            baseline=before,
+            conclude=lambda verdict, _waived, beside: found.append((verdict.outcome, beside)),
+        )
+        put(ask)
+
+    (applies_no_more, beside), (never_did, nothing_beside) = found
+    assert applies_no_more is never_did is Outcome.NOT_APPLICABLE
+    assert nothing_beside is None
+    assert beside is not None
+    assert beside.outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_question_about_captions_does_not_apply_to_a_model_of_classes(tmp_path: Path) -> None:

@@ -196,3 +196,8 @@ def test_pytest_fails_what_gates_and_became_worse(severity: str, raised: type[Ba
     with pytest.raises(raised, match=r"worse than the baseline then by -0\.500"):
         conclude(verdict, None, worse, lambda _name, _value: None)
     conclude(verdict, None, same, lambda _name, _value: None)
+    gone = replace(verdict, outcome=Outcome.NOT_APPLICABLE, estimate=None)
+    with pytest.raises(raised, match="worse than the baseline then"):
+        conclude(gone, None, worse, lambda _name, _value: None)
+    with pytest.raises(pytest.skip.Exception):
+        conclude(gone, None, None, lambda _name, _value: None)

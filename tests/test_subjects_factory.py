@@ -58,6 +58,13 @@ def fails():
 def exits():
     raise SystemExit(3)
 
+class Leaves(nn.Module):
+    def forward(self, images):
+        raise SystemExit(0)
+
+def leaves():
+    return Leaves()
+
 def needs_argument(path):
     return net()
 
@@ -209,6 +216,7 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
         ("segments", ["(1, 4, 224, 224)"]),
         ("binary", ["(1, 1)", "at least 2 classes"]),
         ("greyscale", ["does not run on one 224x224 image", "geometry"]),
+        ("leaves", ["does not run on one 224x224 image", "SystemExit"]),
         ("misnamed", ["2 names", "3 scores"]),
         ("nett", ["no function 'nett'", "'net'"]),
         ("not_callable", ["no function 'not_callable'"]),

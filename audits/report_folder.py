@@ -58,7 +58,8 @@ def _is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         if path.name == RESULTS:
             return file.read(len(BEGINNING)) == BEGINNING
-        return path.stat().st_size == 0 or any(line.startswith(LINE) for line in file)
+        # a full disk may have left the beginning of one line, or nothing
+        return any(line.startswith(LINE) or LINE.startswith(line) for line in file) or path.stat().st_size == 0
 
 
 def written(folder: Path, *patterns: str) -> list[Path]:

@@ -69,8 +69,9 @@ def test_the_lines_of_another_tool_are_no_journal(tmp_path: Path) -> None:
 
     with pytest.raises(BadInput, match=r"holds 'results\.jsonl', which no audit wrote"):
         make(tmp_path)
-    (tmp_path / "results.jsonl").write_text('torn\n{"type": "row"', encoding="utf-8")
-    make(tmp_path)
+    for journal in ('torn\n{"type": "row"', '{"ty', ""):
+        (tmp_path / "results.jsonl").write_text(journal, encoding="utf-8")
+        make(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["results.json", "results.jsonl", "results.previous.json"])

@@ -153,9 +153,8 @@ def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
 def test_a_mistake_leaves_the_last_report_as_it_was(tmp_path: Path) -> None:
     report = tmp_path / "report"
     report.mkdir()
-    held = {
-        name: f'{{"schema_version"of last night: {name}' for name in ("results.json", "results.jsonl", "report.html")
-    }
+    begins = {"results.json": '{"schema_version"', "results.jsonl": '{"type": "', "report.html": "<"}
+    held = {name: f"{begin} of last night: {name}" for name, begin in begins.items()}
     for name, text in held.items():
         (report / name).write_text(text, encoding="utf-8")
 

@@ -85,8 +85,8 @@ def audit_model(
         plugins: Modules that add audits, controls and kinds of models, as `pytest -p` names them (docs/plugins.md). No
             other is loaded, installed or not.
         report: A folder for results.json, report.html and the journal; nothing is written if not given.
-        resume: Go on with the audit whose journal is in that folder. A module is known by its weights, methods of your own
-            by their names: after a change of code give another folder.
+        resume: Go on with the audit whose journal is in that folder. A module is known by its weights, and methods of
+            your own by their names: after a change of code give another folder.
         on_claim: Called with each claim as it is concluded.
         on_progress: Called with the node id of the test, images done, and images planned.
 

@@ -31,7 +31,7 @@ def _summary(results: Results, most: int) -> str:
     held: list[Claim] = []
     open_: list[Claim] = []
     for claim in results.claims:
-        if claim.verdict != "NOT_APPLICABLE":
+        if claim.counts != "NOT_APPLICABLE":
             (held if claim.verdict == claim.counts == "PASS" else open_).append(claim)
     lines = [
         f"## {SIGNS[results.verdict]} Model audit: {code(wording.verdict_sentence(results))}",

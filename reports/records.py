@@ -281,7 +281,7 @@ class Claim(Record):
     def counts(self) -> str:
         """Its verdict as the run's takes it: waived is PASS, and what is not shown to be no worse is not."""
         own: str = "PASS" if self.waived else self.verdict
-        if self.baseline is None or own in ("FAIL", "ERROR", "NOT_APPLICABLE") or self.baseline.verdict == "PASS":
+        if self.baseline is None or own in ("FAIL", "ERROR") or self.baseline.verdict == "PASS":
             return own
         return self.baseline.verdict
 

@@ -54,7 +54,7 @@ def sarif(results: Results) -> str:
 
 
 def _told(claim: Claim) -> bool:
-    return claim.verdict != "NOT_APPLICABLE" and not (claim.verdict == claim.counts == "PASS")
+    return claim.counts != "NOT_APPLICABLE" and not (claim.verdict == claim.counts == "PASS")
 
 
 def _rule(name: str, audit: Audit | None) -> dict[str, Any]:

@@ -65,6 +65,10 @@ def _judged_sentence(results: Results) -> str:
         what = ", ".join([fails, *undecided, *asides]) if count["FAIL"] else "the run failed outside its gating claims"
         return f"{_said(guilty or everyone, 'FAILS', 'FAIL')}: {what}."
     what = f"of {total}, {', '.join([*undecided, *asides])}" if undecided else "not everything that gates was tested"
+    answered = {c.subject for c in gating if c.counts != "NOT_APPLICABLE"}
+    bare = [name for name in everyone if name not in answered and any(c.subject == name for c in gating)]
+    if bare and not undecided:
+        open_, what = bare, "of what gates, nothing applies"
     return f"{_said(open_ or everyone, 'is INCONCLUSIVE', 'are INCONCLUSIVE')}: {what}."
 
 
@@ -229,7 +233,7 @@ def asides(claims: Sequence[Claim]) -> dict[tuple[str, str], list[Claim]]:
     """(subject, reason) -> the claims that do not apply for it, where several share one: they are told in one line."""
     found: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
-        if claim.verdict == "NOT_APPLICABLE":
+        if claim.counts == "NOT_APPLICABLE":
             found.setdefault((claim.subject, claim.reason), []).append(claim)
     return {key: same for key, same in found.items() if len(same) >= SEVERAL}
 

@@ -86,6 +86,25 @@ def test_an_interrupted_run_is_incomplete_before_it_is_anything_else():
     assert wording.exit_sentence(stopped).startswith("Exit code 2: the run was interrupted")
 
 
+def test_a_model_that_nothing_applies_to_is_named():
+    gates = {"severity": "gate", "gates": True}
+    claims = [claim(0, **gates, verdict="PASS"), claim(3, **gates, verdict="NOT_APPLICABLE", subject="other")]
+    made = results(claims=claims, verdict="INCONCLUSIVE", exit_code=6)
+    other = made.subjects[0].model_copy(update={"id": "other"})
+    made = made.model_copy(update={"subjects": (*made.subjects, other)})
+
+    assert wording.verdict_sentence(made) == "other is INCONCLUSIVE: of what gates, nothing applies."
+
+
+def test_a_claim_that_no_longer_applies_counts_as_what_it_is_beside_the_baseline():
+    beside = {"run": "then", "subject": "m", "verdict": "INCONCLUSIVE", "said": "not comparable", "worse": 0.0}
+    made = claim(3, verdict="NOT_APPLICABLE", baseline=beside | {"estimate": None, "mcnemar": None})
+
+    assert Claim.model_validate(made).counts == "INCONCLUSIVE"
+    assert Claim.model_validate(made | {"baseline": None}).counts == "NOT_APPLICABLE"
+    assert wording.asides([Claim.model_validate(made)] * 3) == {}
+
+
 @pytest.mark.parametrize("direction", ["above", "within"])
 def test_the_worst_that_are_named_are_those_that_are_shown_where_only_rounding_differs(direction):
     made = claim(

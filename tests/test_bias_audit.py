@@ -1,6 +1,7 @@
 """What the search finds, what the audit of bias measures, what it costs, and that batches do not matter."""
 
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -262,3 +263,15 @@ def test_a_sticker_on_drawn_mugs_is_seen_on_all_of_them_and_on_no_plain_one() ->
     assert found.right[0].all()
     assert none.looked_at == 2
     assert none.right.shape == (3, 0)
+
+
+def test_what_was_searched_among_other_images_is_a_measurement_of_its_own() -> None:
+    """A resumed run may have more images, and search more: rows about what was found before are not its own."""
+    told = []
+    for budget in (100, 384):
+        ask = MagicMock()
+        ask.terms.budget, ask.artefacts = budget, ()
+        audit.ask_about(ask, audit.PULL, "pull")
+        told.append(ask.call_args.kwargs["apart"])
+
+    assert told[0] != told[1]

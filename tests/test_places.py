@@ -1,6 +1,7 @@
 """The audit of places: the search, the groups of maps, what is measured of an image and what it costs."""
 
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -284,3 +285,15 @@ def test_the_stickered_scenes_are_scenes_but_for_the_mugs_corner() -> None:
         assert bool(changed.any()) == (CLASSES[label] == "mug")
         if changed.any():
             assert changed.nonzero().amax() < 0.25 * 96
+
+
+def test_what_was_searched_among_other_images_is_a_measurement_of_its_own() -> None:
+    """A resumed run may have more images, and search more: rows about what was found before are not its own."""
+    told = []
+    for budget in (100, 384):
+        ask = MagicMock()
+        ask.terms.budget, ask.artefacts = budget, ()
+        audit.test_places_belong_to_no_class(ask, "gradcam")
+        told.append(ask.call_args.kwargs["apart"])
+
+    assert told[0] != told[1]

@@ -22,7 +22,7 @@ from camcore.testing import audit_model, parametrize_with_audits
 from fixtures.subjects.weights import seeded
 from reports.schema import Claim, Results, load
 from tests.running import factories, overlay, run
-from tests.tiny import GapNet, tiny_subject
+from tests.tiny import GapNet, numbered_dataset, tiny_subject
 
 FEW = "[profiles.smoke]\nimages = 24\n"
 
@@ -209,6 +209,7 @@ def with_nan() -> nn.Module:
         (net, {"normalise": "inside", "data": (torch.rand(4, 3, 24, 24), [0] * 3)}, "labels must be 4 class indices"),
         (net, {"normalise": "inside", "data": (torch.rand(4, 3, 24, 24), [0, 1, 2, 9])}, "labels up to 9"),
         (net, {"normalise": "inside", "data": (torch.rand(0, 3, 24, 24), [])}, "there are no images"),
+        (net, {"normalise": "inside", "data": replace(numbered_dataset(4), ids=(), labels=())}, "holds no pictures"),
         (net, {"normalise": "inside", "data": "no/such/folder"}, "neither a folder nor a known set"),
         (net, {"normalise": "inside", "classes": ["one"]}, "1 names in its classes, but gives 4 scores"),
         (net, {"normalise": "inside", "geometry": Geometry(crop=(2, 2))}, "does not run on one 2x2 image"),

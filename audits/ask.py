@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from audits.baseline import Baseline, Compared, compared
-from audits.encode import claim_record, described
+from audits.encode import claim_record, described, recorded_estimate
 from audits.journal import CUT_SHORT, VANISHED, Journal, Log, Unwritable
 from audits.policy import Policy
 from audits.question import Question
@@ -299,12 +299,9 @@ def _keys(claim: Claim) -> set[str]:
 
 def concluded(claim: Claim, record: Mapping[str, Any]) -> Verdict:
     """As much of a verdict as pytest needs, from the record of a run that was resumed."""
-    from camcore.statistics import Estimate
-
     verdict = Verdict(
         claim=claim, outcome=Outcome(record["verdict"]), reason=record["reason"], n_needed=record["n_needed"]
     )
     if record["estimate"] is None:
         return verdict
-    estimate = dict(record["estimate"])
-    return replace(verdict, estimate=Estimate(method=estimate.pop("interval"), **estimate))
+    return replace(verdict, estimate=recorded_estimate(record["estimate"]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from audits.encode import estimated
+from audits.encode import estimated, recorded_estimate
 from camcore import statistics
 from camcore.engine import looked_at
 from camcore.errors import BadInput
@@ -144,15 +144,11 @@ def compared(
     new = [_supporting(values[unit], claim) for unit in both]
     differences = [one - _supporting(before[unit], claim) for one, unit in zip(new, both, strict=True)]
     low, high = _range(claim)
-    margin = worse * (high - low)
     estimate = statistics.confidence_sequence(
         differences, level=level, bounds=(low - high, high - low), counts=looked_at(len(both), least=least)
     )
-    outcome = judge(estimate, replace(claim, margin=-margin, direction="above"))
     mcnemar = _mcnemar([values[unit] for unit in both], [before[unit] for unit in both])
-    return Compared(
-        outcome=outcome, reason=DECIDED[outcome], baseline=baseline, worse=margin, estimate=estimate, mcnemar=mcnemar
-    )
+    return _decided(claim, estimate, baseline, worse=worse, mcnemar=mcnemar)
 
 
 def compared_again(record: Mapping[str, Any], claim: Claim, *, worse: float, level: float) -> dict[str, Any]:
@@ -167,19 +163,19 @@ def compared_again(record: Mapping[str, Any], claim: Claim, *, worse: float, lev
     if found["level"] < level - 1e-9:
         why = f"its interval is one of {found['level']:.2%}, and {level:.2%} are asked for; run the audit again"
         return _undecided(baseline, why).record()
+    return _decided(claim, recorded_estimate(found), baseline, worse=worse, mcnemar=record["mcnemar"]).record()
+
+
+def _decided(
+    claim: Claim, estimate: statistics.Estimate, baseline: Baseline, *, worse: float, mcnemar: float | None
+) -> Compared:
+    """What an interval of new less old comes to."""
     low, high = _range(claim)
     margin = worse * (high - low)
-    estimate = statistics.Estimate(method=found["interval"], **{key: found[key] for key in found if key != "interval"})
     outcome = judge(estimate, replace(claim, margin=-margin, direction="above"))
-    again = Compared(
-        outcome=outcome,
-        reason=DECIDED[outcome],
-        baseline=baseline,
-        worse=margin,
-        estimate=estimate,
-        mcnemar=record["mcnemar"],
+    return Compared(
+        outcome=outcome, reason=DECIDED[outcome], baseline=baseline, worse=margin, estimate=estimate, mcnemar=mcnemar
     )
-    return again.record()
 
 
 def _undecided(baseline: Baseline, why: str) -> Compared:

@@ -45,18 +45,20 @@ def tests(module: ModuleType) -> dict[str, FunctionType]:
     }
 
 
-def asked_by(policy: Policy) -> dict[str, str]:
-    """The name of the test that puts each claim's question, where that can be read off the test.
+def selection(policy: Policy, pairs: Iterable[tuple[str, str]]) -> str:
+    """Pytest's `-k` for pairs of a model's id and a claim less its method: this claim and not that one of an audit.
 
-    For runs that ask a model this claim and not that one, of the same audit.
+    Where the question cannot be read off the test that puts it, all of the audit is selected.
     """
-    return {
+    puts = {
         question.name: name
         for module in audit_modules(policy).values()
         for name, test in tests(module).items()
         for word in test.__code__.co_names
         if isinstance(question := vars(module).get(word), Question)
     }
+    found = (f"({puts.get(claim, f'test_{audit_of(claim)}.py')} and [{model}-)" for model, claim in pairs)
+    return " or ".join(dict.fromkeys(found))
 
 
 def questions(policy: Policy) -> dict[str, Question]:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Mapping
 from io import BytesIO
 from math import isfinite
 from typing import Any
@@ -58,6 +59,12 @@ def estimated(estimate: Estimate | None) -> dict[str, Any] | None:
         "n": int(estimate.n),
         "interval": estimate.method,
     }
+
+
+def recorded_estimate(record: Mapping[str, Any]) -> Estimate:
+    """The estimate that `estimated` made a record of."""
+    found = dict(record)
+    return Estimate(method=found.pop("interval"), **found)
 
 
 def evidence(piece: Evidence) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class OneWorkerPerMeasurement(LoadScopeScheduling):
         xdist 3.8 gives one unit at a time, which may be one test, to the worker that takes a dead one's place.
         """
         super()._reschedule(node)
-        while self.workqueue and not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
-            self._assign_work_unit(node)
-        if not self.workqueue and not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
-            node.shutdown()
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            if self.workqueue:
+                self._assign_work_unit(node)
+            else:
+                node.shutdown()

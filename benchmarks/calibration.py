@@ -70,9 +70,7 @@ def run(pairs: Iterable[tuple[str, str]], seed: int, folder: Path, processes: in
     """(control, claim, verdict, images) of one run of the real command over pairs of a control and a claim."""
     pairs = sorted(pairs)
     models = [argument for name in sorted({name for name, _ in pairs}) for argument in ("--model", f"control:{name}")]
-    called = catalogue.asked_by(load_policy(None, profile=PROFILE))
-    asked = {f"({called.get(claim, f'test_{audit_of(claim)}.py')} and [{name}-)": None for name, claim in pairs}
-    wanted = " or ".join(asked)
+    wanted = catalogue.selection(load_policy(None, profile=PROFILE), pairs)
     audit = [sys.executable, "-m", "pytest", "audits", "-q", "-n", str(processes), "-k", wanted, *BATCH]
     command = [*audit, *models, f"--audit-profile={PROFILE}", f"--audit-seed={seed}", f"--audit-report={folder}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isclose
@@ -156,19 +156,26 @@ def in_the_way(folder: Path, target: Path) -> tuple[tuple[str, ...], dict[str, s
     return ("-p", "obstacle"), {"PYTHONPATH": str(folder)}
 
 
-def run(report: Path, *arguments: str | Path, what: str = "audits", extra: Mapping[str, str] | None = None) -> Run:
-    """Run `python -m pytest audits` with these arguments to its end."""
-    done = subprocess.run(
-        command(report, *arguments, what=what),
-        cwd=ROOT,
+def finished(
+    words: Sequence[str], *, cwd: Path = ROOT, extra: Mapping[str, str] | None = None, timeout: int = 600
+) -> subprocess.CompletedProcess[str]:
+    """A command run to its end; both of its outputs are in `stdout`."""
+    return subprocess.run(
+        words,
+        cwd=cwd,
         env=environment(extra),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        timeout=600,
+        timeout=timeout,
         check=False,
     )
+
+
+def run(report: Path, *arguments: str | Path, what: str = "audits", extra: Mapping[str, str] | None = None) -> Run:
+    """Run `python -m pytest audits` with these arguments to its end."""
+    done = finished(command(report, *arguments, what=what), extra=extra)
     return Run(code=done.returncode, output=done.stdout, report=report)
 
 

@@ -1,7 +1,6 @@
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from audits.listing import COLUMNS, beginning
 from audits.policy import load_policy
 from camcore.command import COMMANDS, WRONG, main
 from fixtures.controls import CONTROLS
-from tests.running import environment, overlay
+from tests.running import finished, overlay
 
 ROOT = Path(__file__).parents[1]
 
@@ -154,16 +153,9 @@ def test_what_failed_last_in_a_folder_is_asked_again(tmp_path: Path) -> None:
     model = ("--model", "control:edge_map", "--audit-profile", "smoke", "--audit-batch-size", "8")
     told = []
     for chosen in (("-k", "leaks_through_the_wall"), ("--lf",)):
-        done = subprocess.run(
-            [sys.executable, "-m", "camcore", "audit", *model, *chosen],
-            cwd=tmp_path,
-            env=environment({"PYTHONPATH": str(ROOT)}),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 1, done.stdout + done.stderr
+        words = [sys.executable, "-m", "camcore", "audit", *model, *chosen]
+        done = finished(words, cwd=tmp_path, extra={"PYTHONPATH": str(ROOT)})
+        assert done.returncode == 1, done.stdout
         told.append(re.sub(r" in .*", "", done.stdout.splitlines()[-1]).strip("= "))
 
     # the claim that only warns was not failed

@@ -1,6 +1,5 @@
 """Which device a worker gets, and what the others are given when one dies."""
 
-import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -13,7 +12,7 @@ from audits.journal import Log
 from audits.scheduling import OneWorkerPerMeasurement
 from audits.workers import Workers, free_place, pinned, refuse_modes, visible_devices
 from camcore.errors import BadInput
-from tests.running import ROOT, environment
+from tests.running import ROOT, finished
 
 
 @pytest.mark.parametrize(
@@ -118,17 +117,10 @@ def test_a_run_goes_on_after_a_worker_has_died(processes: str, tmp_path: Path) -
     for place in range(6):
         text = DYING.format(place=4, case="b") if place == 4 else DYING.format(place="nowhere", case="")
         (tmp_path / f"test_{place}.py").write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", processes, "-p", "no:cacheprovider", str(tmp_path)],
-        cwd=tmp_path,
-        env=environment({"PYTHONPATH": str(ROOT)}),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    words = [sys.executable, "-m", "pytest", "-q", "-n", processes, "-p", "no:cacheprovider", str(tmp_path)]
+    done = finished(words, cwd=tmp_path, extra={"PYTHONPATH": str(ROOT)}, timeout=120)
 
-    assert "1 failed, 17 passed" in done.stdout, done.stdout + done.stderr
+    assert "1 failed, 17 passed" in done.stdout, done.stdout
 
 
 def test_a_worker_that_has_done_its_work_died_of_nothing(scheduler: Any) -> None:

@@ -68,22 +68,17 @@ def removed(
 
 def inpainted(batch: Batch, suspect: Suspect) -> Images:
     """The pictures as if the suspect had never been there: its pixels follow from their neighbours."""
-    hole = _alpha(batch.images, suspect) > 0
+    hole = suspect.coverage(batch.images) > 0
     gone = hole.expand(len(batch.images), *hole.shape)
     return noisy_linear(batch.images, gone, generators=batch.generators("bias inpainting"))
 
 
 def carriers(images: Images, without: Images, suspect: Suspect) -> Bool[Tensor, " b"]:
     """Which pictures have the suspect's colours in its place, and not because everything around it has them too."""
-    size = (images.shape[2], images.shape[3])
-    solid = (_alpha(images, suspect) > 0.5).to(images)
-    colour = suspect.layer(size)[0].to(images)
+    solid = (suspect.coverage(images) > 0.5).to(images)
+    colour = suspect.layer((images.shape[2], images.shape[3]))[0].to(images)
 
     def difference(one: Images, other: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, " b"]:
         return ((one - other).abs().mean(1) * solid).sum((1, 2)) / solid.sum()
 
     return (difference(images, colour) <= LIKE) & (difference(images, without) > LIKE)
-
-
-def _alpha(images: Images, suspect: Suspect) -> Float[Tensor, "h w"]:
-    return suspect.layer((images.shape[2], images.shape[3]))[1].to(images)

@@ -2,20 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from audits.bias_doses import Doses
 from audits.bias_removal import Removal
 from camcore import statistics
 from camcore.images import Dataset, Images, Progress, batches, only
-from camcore.perturbations import laid_over, mean_colour
 from camcore.subject import Classifier
-from fixtures.artefacts import SHARE, Suspect, carrying
+from fixtures.artefacts import Suspect, carrying, covered
 
 NAMED = 10  # of the strongest
 LEAST = 8  # images of other classes that a class must have been tried on
+HEAT = 16  # images that every suspect is tried on
+GO_ON = 4  # one suspect in so many is tried on the others, too: those that pulled most
+Pulls = Float[Tensor, "b suspects classes"]  # gain in probability
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +39,7 @@ class Scan:
     strongest: tuple[Found, ...]  # the strongest first
     searched: tuple[str, ...]  # ids: what is found here has to be confirmed on others
     tried: int  # pairs of a suspect in its place and a class
+    doses: Doses | None = None  # of the strongest, on pictures of other classes that were not searched
     removal: Removal | None = None  # of the strongest, from the pictures of its class that were not searched
 
 
@@ -48,7 +53,11 @@ def scan(
     chunk: int,
     progress: Progress | None = None,
 ) -> Scan:
-    """Try everything on the named images.
+    """Try everything on the first of the named images, and what pulls most there on all (successive halving).
+
+    Karnin et al. 2013 (Almost optimal exploration in multi-armed bandits), with one heat: what a suspect does to the
+    first images tells those that do nothing from the few that may be the strongest. A p-value is multiplied by
+    all pairs that were tried, also those that went no further, so that the choice is paid for.
 
     Args:
         subject: The model.
@@ -62,13 +71,16 @@ def scan(
     Raises:
         ValueError: So few images that no class was tried on `LEAST` images of other classes.
     """
-    parts, labels = [], []
-    device = subject.device
-    for batch in batches(dataset, ids, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
-        parts.append(_pulls(subject, batch.images, suspects).cpu())
-        labels.append(batch.labels.cpu())
-    pulls, label = torch.cat(parts), torch.cat(labels)
-    others = label[:, None] != torch.arange(pulls.shape[2])  # images x classes
+    common = {"seed": seed, "chunk": chunk}
+    heat, rest = ids[:HEAT], ids[HEAT:]
+    pulls, label = _pulls(subject, dataset, heat, suspects, progress=_part_of(progress, 0, len(ids)), **common)
+    trusted, tried = list(suspects), len(suspects) * pulls.shape[2]
+    if rest:
+        kept = _most(pulls, label, ceil(len(suspects) / GO_ON))
+        trusted = [suspects[index] for index in kept]
+        more, of = _pulls(subject, dataset, rest, trusted, progress=_part_of(progress, len(heat), len(ids)), **common)
+        pulls, label = torch.cat((pulls[:, kept], more)), torch.cat((label, of))
+    others = _others(pulls, label)
     if int(others.sum(0).max()) < LEAST:
         raise ValueError(
             f"{len(ids)} images are too few to search for bias, at least {LEAST} of other classes are needed; "
@@ -84,18 +96,50 @@ def scan(
         p = statistics.p_value(values, 0.0, bounds=(-1.0, 1.0))
         strongest.append(
             Found(
-                suspect=suspects[suspect],
+                suspect=trusted[suspect],
                 label=column,
                 pull=float(mean[suspect, column]),
-                p=min(1.0, p * mean.numel()),
+                p=min(1.0, p * tried),
             )
         )
-    return Scan(strongest=tuple(strongest), searched=tuple(ids), tried=mean.numel())
+    return Scan(strongest=tuple(strongest), searched=tuple(ids), tried=tried)
+
+
+def _most(pulls: Pulls, label: Int[Tensor, " b"], count: int) -> list[int]:
+    """Rows of the suspects that pull most towards any class, in the order in which they were given."""
+    others = _others(pulls, label)
+    mean = (pulls * others[:, None]).sum(0) / others.sum(0).clamp_min(1)
+    # rounded as the result is
+    order = mean.amax(1).double().mul(1e4).round().argsort(descending=True, stable=True)
+    return sorted(order[:count].tolist())
+
+
+def _others(pulls: Pulls, label: Int[Tensor, " b"]) -> Bool[Tensor, "b classes"]:
+    """Which images are of another class than each."""
+    return label[:, None] != torch.arange(pulls.shape[2])
+
+
+def _pulls(
+    subject: Classifier,
+    dataset: Dataset,
+    ids: Sequence[str],
+    suspects: Sequence[Suspect],
+    *,
+    seed: int,
+    chunk: int,
+    progress: Progress | None,
+) -> tuple[Pulls, Int[Tensor, " b"]]:
+    """What every suspect does to the probability of every class, and what the images show."""
+    parts, labels = [], []
+    device = subject.device
+    for batch in batches(dataset, ids, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
+        parts.append(_pulled(subject, batch.images, suspects).cpu())
+        labels.append(batch.labels.cpu())
+    return torch.cat(parts), torch.cat(labels)
 
 
 @torch.no_grad()
-def _pulls(subject: Classifier, images: Images, suspects: Sequence[Suspect]) -> Float[Tensor, "b suspects classes"]:
-    """What every suspect does to the probability of every class."""
+def _pulled(subject: Classifier, images: Images, suspects: Sequence[Suspect]) -> Pulls:
     plain: dict[tuple[str, str], Tensor] = {}
     pulls = []
     for suspect in suspects:
@@ -106,19 +150,14 @@ def _pulls(subject: Classifier, images: Images, suspects: Sequence[Suspect]) -> 
     return torch.stack(pulls, 1)
 
 
-def covered(images: Images, suspect: Suspect, *, share: float = SHARE, opacity: float = 1.0) -> Images:
-    """The images with the same pixels covered as much by each image's own mean colour: what hiding them does."""
-    alpha = _alpha(images, suspect, share)
-    return laid_over(images, mean_colour(images), alpha, opacity=opacity)
+def _part_of(progress: Progress | None, before: int, planned: int) -> Progress | None:
+    """What tells of a part of the images, told of as a part."""
+    return None if progress is None else lambda done, _: progress(before + done, planned)
 
 
 def area(images: Images, suspect: Suspect) -> Float[Tensor, "h w"]:
     """1 on the pixels that the suspect changes."""
-    return (_alpha(images, suspect, SHARE) > 0).to(images)
-
-
-def _alpha(images: Images, suspect: Suspect, share: float) -> Float[Tensor, "h w"]:
-    return suspect.layer((images.shape[2], images.shape[3]), share=share)[1].to(images)
+    return (suspect.coverage(images) > 0).to(images)
 
 
 def unseen(dataset: Dataset, found: Scan) -> Dataset:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from audits.bias_doses import Doses
 from audits.bias_removal import Removal
 from audits.bias_scan import Scan
 from audits.crossing import first_at
@@ -12,10 +13,7 @@ from camcore.engine import Row, column_of
 from camcore.images import Batch
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Table
-from fixtures.artefacts import SHARE, Suspect, carrying
-
-SHARES = (0.02, 0.04, 0.08, 0.12, SHARE, 0.24)  # of the shorter side
-OPACITIES = (0.1, 0.25, 0.5, 0.75, 1.0)
+from fixtures.artefacts import Suspect, carrying
 
 
 def show(
@@ -46,23 +44,8 @@ def show(
     cam = cams.get(name or "")
     yield from side_by_side(subject, batch, rows, versions, cam=cam, target=None, column=column)
     towards = subject.classes[label]
-    gain = f"gain of {towards} (probability, mean over images)"
-    if not suspect.artefact.everywhere:
-        yield Curve(
-            title=f"How large a {suspect.artefact.name} has to be",
-            x_label="its side, as a share of the picture's shorter side",
-            y_label=gain,
-            x=(0.0, *SHARES),
-            series={suspect.name: (0.0, *(_mean(rows, f"share:{share:g}") for share in SHARES))},
-        )
-    yield Curve(
-        title=f"How faint a {suspect.artefact.name} may be",
-        x_label="opacity",
-        y_label=gain,
-        x=(0.0, *OPACITIES),
-        series={suspect.name: (0.0, *(_mean(rows, f"opacity:{one:g}") for one in OPACITIES))},
-    )
-    yield _least(rows, suspect, enough)
+    if found.doses is not None:
+        yield from _dosed(found.doses, suspect, towards, enough)
     yield Table(
         title=f"The strongest of {found.tried} pairs of a suspect and a class, on the {len(found.searched)} images "
         "searched (gain in probability; p of no gain, times the number of pairs); the first is confirmed on others",
@@ -84,17 +67,25 @@ def show(
         yield _taken_out(found.removal, suspect, towards)
 
 
-def _least(rows: Mapping[str, Row], suspect: Suspect, enough: float) -> Table:
-    """The smallest suspect that pulls, and the faintest, as numbers."""
-    by_size, by_opacity = (
-        first_at({one: _mean(rows, f"{key}:{one:g}") for one in steps}, enough)
-        for key, steps in (("share", SHARES), ("opacity", OPACITIES))
-    )
-    size = "as large as the picture" if suspect.artefact.everywhere else "{}{:.3f}".format(*by_size)
-    return Table(
+def _dosed(doses: Doses, suspect: Suspect, towards: str, enough: float) -> Iterable[Evidence]:
+    """How large and how visible it has to be, as curves; and the least that pulls, as numbers."""
+    gain = f"gain of {towards} (probability, mean over {doses.images} images)"
+
+    def curve(title: str, x_label: str, values: Mapping[float, float]) -> Curve:
+        series = {suspect.name: (0.0, *(round(one, 4) for one in values.values()))}
+        return Curve(title=title, x_label=x_label, y_label=gain, x=(0.0, *values), series=series)
+
+    if suspect.artefact.everywhere:
+        size = "as large as the picture"
+    else:
+        size = "{}{:.3f}".format(*first_at(doses.by_share, enough))
+        share = "its side, as a share of the picture's shorter side"
+        yield curve(f"How large a {suspect.artefact.name} has to be", share, doses.by_share)
+    yield curve(f"How faint a {suspect.artefact.name} may be", "opacity", doses.by_opacity)
+    yield Table(
         title=f"The least {suspect.artefact.name} that gains {enough:g} (on a straight line between what was tried)",
         columns=("side, as a share of the picture's shorter side", "opacity"),
-        rows=((size, "{}{:.2f}".format(*by_opacity)),),
+        rows=((size, "{}{:.2f}".format(*first_at(doses.by_opacity, enough))),),
     )
 
 

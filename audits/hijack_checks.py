@@ -38,6 +38,7 @@ class Checks:
     squares_alone: int  # of these, those that the gradient has not hijacked
     checked: int
     signatures: Signatures  # pieces of other classes, to be blended in
+    beside: frozenset[str] = frozenset()  # ids of the images that the attacks beside the judged ones are tried on
 
 
 def checked(

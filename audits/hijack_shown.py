@@ -167,7 +167,8 @@ def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back
     ]
     return Table(
         title=f"Hijacked, share with its 95 % interval ({effort.steps} steps, {effort.restarts} restart"
-        f"{'s' * (effort.restarts != 1)}, the best iterate; {AREA:.0%} of the pixels unless it says everywhere)",
+        f"{'s' * (effort.restarts != 1)}, the best iterate; {AREA:.0%} of the pixels unless it says everywhere; "
+        f"what no claim is about: on at most {effort.beside} pictures)",
         columns=("attack", "hijacked"),
         rows=tuple(lines),
     )

@@ -43,6 +43,7 @@ class Attacks(Closed):
     steps: int = Field(ge=1, le=10_000)
     restarts: int = Field(ge=1, le=1000)
     queries: int = Field(ge=1, le=1_000_000)  # of the attack that needs no gradient
+    beside: int = Field(ge=1, le=1_000_000)  # pictures that the attacks beside the judged ones are tried on
 
     @field_validator("sizes")
     @classmethod

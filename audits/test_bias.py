@@ -5,10 +5,10 @@
 The usual suspects (coloured squares and discs, a price tag, a ruler, a logo, borders, a watermark, and the user's own,
 `--audit-artefact`) are stuck into pictures, in five places, and the probability of every class is compared with what it
 is when the same pixels are hidden under the picture's own mean colour. A part of the images is searched for the
-suspect and the class that gain most; pull is that gain on the other images, of other classes, which the search has not
-seen, and 0 where the class loses: what some pictures lose does not make up for what others gain. map_share is the share
-of the map on the suspect, as far as it is more than its share of the area, in the same pictures, for the class that is
-predicted then.
+suspect and the class that gain most: all suspects on 16 of them, and the quarter that gains most there on all. pull is
+that gain on the other images, of other classes, which the search has not seen, and 0 where the class loses: what some
+pictures lose does not make up for what others gain. map_share is the share of the map on the suspect, as far as it is
+more than its share of the area, in the same pictures, for the class that is predicted then.
 
 ## Why it matters
 
@@ -20,11 +20,12 @@ that class. Accuracy on pictures of the same source does not show it, and reward
 What is not among the suspects, and not like any, is not found: a taught cross of half the size that pulled by 0.90
 showed as a square of a like colour that pulled by 0.16 (docs/reproductions.md). One suspect is confirmed, the
 strongest: a PASS says that it pulls less than the margin, and that the search found none stronger. A weak pull by many
-suspects is not added up. Images in the middle of which something is stuck lose what was there; the comparison with
+suspects is not added up, and what is not among the first quarter on 16 images is tried on no more: what pulls by half
+the margin may be missed there. Images in the middle of which something is stuck lose what was there; comparing with
 hidden pixels takes that out on average. A model may rightly take a red disc for a ball: what pulls a class that looks
 like it is for the reader to judge. The search is not journalled, and made again when a run is resumed. Beside stand, as
-evidence, how small and how faint the suspect may be and still pull, and what its class loses where its pictures carry
-the suspect, in that place and of that size, and it is inpainted.
+evidence, how small and how faint the suspect may be and still pull (on 32 images), and what its class loses where its
+pictures carry the suspect, in that place and of that size, and it is inpainted.
 
 ## Caught by
 
@@ -47,9 +48,10 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
+from audits.bias_doses import doses
 from audits.bias_removal import removed
-from audits.bias_scan import Scan, area, covered, scan, unseen
-from audits.bias_shown import OPACITIES, SHARES, show
+from audits.bias_scan import Scan, area, scan, unseen
+from audits.bias_shown import show
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
@@ -59,9 +61,9 @@ from camcore.maps import rectify, upsample
 from camcore.metrics.localisation import energy_inside
 from camcore.record import Recording, record
 from camcore.subject import Classifier
-from fixtures.artefacts import SHARE, carrying, fingerprint, suspects
+from fixtures.artefacts import carrying, covered, fingerprint, suspects
 
-VERSION = "1"
+VERSION = "2"
 SEARCHED = 32  # images that are searched, for each chance draw of the profile
 
 PULL = Question(
@@ -91,18 +93,13 @@ def bias(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod], fo
     Returns:
         `pull`, what is judged; `gain`, the same where it is negative too; `without`, `hidden` and `with`, the class's
         probability in the three versions of the image; `called`, 1 where the image with the suspect is called by that
-        class. `share:<share>` and `opacity:<opacity>`, the gain by a suspect of another size, or a fainter one. Per
-        CAM method `<cam>:share`, and `<cam>:degenerate`.
+        class. Per CAM method `<cam>:share`, and `<cam>:degenerate`.
     """
     suspect, label = found.strongest[0].suspect, found.strongest[0].label
 
     @torch.no_grad()
     def probability(images: Tensor) -> Tensor:
         return subject.logits(images).softmax(1)[:, label]
-
-    def gain(share: float, opacity: float) -> Tensor:
-        with_it, without = (make(batch.images, suspect, share=share, opacity=opacity) for make in (carrying, covered))
-        return probability(with_it) - probability(without)
 
     images, hidden = carrying(batch.images, suspect), probability(covered(batch.images, suspect))
     rec = record(subject, images, chunk=batch.chunk) if cams else None
@@ -120,10 +117,6 @@ def bias(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod], fo
         "without": probability(batch.images),
         "called": (logits.argmax(1) == label).double(),
     }
-    for share in SHARES:
-        columns[f"share:{share:g}"] = now - hidden if share == SHARE else gain(share, 1.0)
-    for opacity in OPACITIES:
-        columns[f"opacity:{opacity:g}"] = now - hidden if opacity == 1 else gain(SHARE, opacity)
     for name, cam in cams.items():
         assert rec is not None
         saliency = rectify(cam(rec))
@@ -159,9 +152,10 @@ def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
         every = suspects(ask.artefacts)
         common: dict[str, Any] = {"seed": seed, "chunk": ask.terms.batch_size, "progress": ask.progress}
         found = scan(ask.subject, ask.dataset, order[:cut], every, **common)
-        suspect, label = found.strongest[0].suspect, found.strongest[0].label
-        taken_out = removed(ask.subject, ask.dataset, order[cut:], suspect, label, **common)
-        return {"found": replace(found, removal=taken_out)}
+        strongest = (order[cut:], found.strongest[0].suspect, found.strongest[0].label)
+        tried = doses(ask.subject, ask.dataset, *strongest, **common)
+        taken_out = removed(ask.subject, ask.dataset, *strongest, **common)
+        return {"found": replace(found, doses=tried, removal=taken_out)}
 
     ask(
         question,

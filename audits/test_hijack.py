@@ -6,11 +6,12 @@ Of the pictures that the model has right, the 20 % of the pixels that its Grad-C
 at most 1, 2, 4 or 8 steps of 1/255 (`smoke`: 4 or 8), so as to change the class (projected gradient ascent whose step
 adapts, APGD, on the cross-entropy). Every size is tried on every picture that no smaller one has hijacked. Every
 picture that is judged is on the 8-bit grid. resists is the share that is hijacked at 4/255. guided is how much oftener
-that succeeds in the marked pixels than in as many pixels of a random map, averaged over the sizes. Beside them: the
-pixels that the map marks least, the whole picture, changes whose length is limited instead of their largest value (L2),
-random noise, a class that was drawn beforehand, how far each attack climbed, and what can be seen of the change (SSIM).
-And a texture signature: the square of another picture that Grad-CAM marks most, moved about in the marked pixels to
-where it helps its class most, within the same limits.
+that succeeds in the marked pixels than in as many pixels of a random map, averaged over the sizes. Beside them: how far
+each attack climbed, what can be seen of the change (SSIM), and random noise. And, on the first of the pictures (16;
+more in the larger profiles): the pixels that the map marks least, the whole picture, changes whose length is limited
+instead of their largest value (L2), a class that was drawn beforehand, and a texture signature: the square of another
+picture that Grad-CAM marks most, moved about in the marked pixels to where it helps its class most, within the same
+limits.
 
 ## Why it matters
 
@@ -44,7 +45,9 @@ has to show before its failure counts; Croce et al. 2021 (RobustBench, arXiv:201
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +70,7 @@ from camcore.perturbations import sign_noise
 from camcore.record import record
 from camcore.subject import Classifier
 
-VERSION = "4"
+VERSION = "5"
 
 RESISTS = Question(
     name="hijack/resists",
@@ -93,13 +96,13 @@ def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks)
     """Which attacks succeed on each image.
 
     Returns:
-        `<where>:<radius>`, 1 where an attack succeeds, with <where> "top" or "random" at all sizes, "anti" and "all" at
-        the judged one; `l2:<judged>`, the same where the length of the change is limited instead of its largest value;
-        `noise:<judged>`, of random noise; `target:<judged>`, of reaching a class that was drawn, and
-        `signature:<radius>`, of reaching it with a piece of one of its pictures, at the judged radius and at HUGE, with
-        `ssim:signature:<radius>`. `resists` and `guided`, what is judged. Of the judged attack `loss`, what it has
-        climbed to (log-odds against the label), and where it succeeds: `ssim`, `changed` (share of the values),
-        `largest` (in steps).
+        `<where>:<radius>`, 1 where an attack succeeds, with <where> "top" or "random" at all sizes; `noise:<judged>`,
+        of random noise. `resists` and `guided`, what is judged. Of the judged attack `loss`, what it has climbed to
+        (log-odds against the label), and where it succeeds: `ssim`, `changed` (share of the values), `largest` (in
+        steps). NaN but for the images in `found.beside`: <where> "anti" and "all" at the judged size; `l2:<judged>`,
+        where the length of the change is limited instead of its largest value; `target:<judged>`, of reaching a class
+        that was drawn, and `signature:<radius>`, of reaching it with a piece of one of its pictures, at the judged
+        radius and at HUGE, with `ssim:signature:<radius>`.
     """
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
     where = masks(rec, batch)
@@ -110,21 +113,7 @@ def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks)
         for name, by_size in swept_in.items()
         for radius, one in by_size.items()
     }
-    for name in ("anti", "all"):
-        columns[f"{name}:{JUDGED}"] = attack(subject, batch, where[name], JUDGED, effort).success.double()
-    columns[f"l2:{JUDGED}"] = attack(subject, batch, where["top"], JUDGED, effort, norm="l2").success.double()
-    target = drawn_classes(batch, found.signatures)
-    reached = {
-        f"target:{JUDGED}": attack(subject, batch, where["top"], JUDGED, effort, target=target.clamp_min(0)),
-        **{
-            f"signature:{radius}": blended(subject, batch, where["top"], target, found.signatures, radius=radius)
-            for radius in (JUDGED, HUGE)
-        },
-    }
-    for name, attacked in reached.items():
-        columns[name] = attacked.success.double().masked_fill(target < 0, torch.nan)
-        if name.startswith("signature"):
-            columns[f"ssim:{name}"] = _alike(rec.images, attacked.images).masked_fill(target < 0, torch.nan)
+    columns |= _beside(subject, batch, rec.images, where, effort=effort, found=found)
     columns[f"noise:{JUDGED}"] = _noise(subject, batch).double()
     change = (judged.images - rec.images).abs()
     seen = {
@@ -137,6 +126,38 @@ def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks)
     columns["resists"] = columns[f"top:{JUDGED}"]
     guided = [columns[f"top:{radius}"] - columns[f"random:{radius}"] for radius in effort.sizes]
     columns["guided"] = torch.stack(guided).mean(0)
+    return columns
+
+
+def _beside(
+    subject: Classifier,
+    batch: Batch,
+    images: Images,
+    where: Mapping[str, Tensor],
+    *,
+    effort: Attacks,
+    found: Checks,
+) -> dict[str, Tensor]:
+    """The attacks that no claim is about: most of the audit's cost, if they were tried on every image."""
+    chosen = torch.tensor([image_id in found.beside for image_id in batch.ids], device=images.device)
+    rows = chosen.nonzero()[:, 0]
+    drawn = drawn_classes(batch, found.signatures)
+    none = torch.full((len(batch),), torch.nan, dtype=torch.double, device=images.device)
+
+    def tried(area: str, **options: Any) -> Tensor:
+        hit = attack(subject, batch, where[area], JUDGED, effort, rows=rows, **options).success
+        return none.index_put((rows,), hit.double())
+
+    columns = {}
+    for area in ("anti", "all"):
+        columns[f"{area}:{JUDGED}"] = tried(area)
+    columns[f"l2:{JUDGED}"] = tried("top", norm="l2")
+    columns[f"target:{JUDGED}"] = tried("top", target=drawn.clamp_min(0)).masked_fill(drawn < 0, torch.nan)
+    target = drawn.masked_fill(~chosen, -1)
+    for radius in (JUDGED, HUGE):
+        reached = blended(subject, batch, where["top"], target, found.signatures, radius=radius)
+        columns[f"signature:{radius}"] = reached.success.double().masked_fill(target < 0, torch.nan)
+        columns[f"ssim:signature:{radius}"] = _alike(images, reached.images).masked_fill(target < 0, torch.nan)
     return columns
 
 
@@ -185,7 +206,9 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
             raise Undefined(f"{ask.subject.name} has no map of features, so that no attack can be guided by one")
         order = shuffled(ask.dataset, seed)[: ask.terms.budget]
         check: Callable[..., Checks] = partial(checked, seed=seed, chunk=ask.terms.batch_size, progress=ask.progress)
-        return {"found": check(ask.subject, ask.dataset, order, steps=effort.steps, queries=effort.queries)}
+        found = check(ask.subject, ask.dataset, order, steps=effort.steps, queries=effort.queries)
+        first = shuffled(those_right(ask.dataset, found), seed)[: effort.beside]  # of those that are measured
+        return {"found": replace(found, beside=frozenset(first))}
 
     ask(
         question,

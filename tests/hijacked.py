@@ -23,6 +23,7 @@ FOUND = Checks(
     squares_alone=0,
     checked=2,
     signatures=SIGNATURES,
+    beside=frozenset(numbered_dataset(24).ids),
 )
 
 

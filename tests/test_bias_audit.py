@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from audits import test_bias as audit
+from audits.bias_doses import DOSED, OPACITIES, SHARES, Doses, doses
 from audits.bias_removal import Removal, removed
-from audits.bias_scan import NAMED, Scan, covered, scan, unseen
+from audits.bias_scan import HEAT, NAMED, Scan, scan, unseen
 from audits.bias_shown import _taken_out
 from audits.crossing import first_at
 from camcore.cam import METHODS
@@ -17,7 +18,7 @@ from camcore.cost import metered
 from camcore.images import Batch, Dataset, load
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Overlay, Table
-from fixtures.artefacts import Suspect, carrying, library, suspects
+from fixtures.artefacts import SHARE, Suspect, carrying, covered, library, suspects
 from fixtures.controls import find_control
 from fixtures.controls.bias import SQUARE, SQUARE_CLASS
 from fixtures.controls.places import stickered
@@ -118,6 +119,19 @@ def test_the_search_asks_once_for_each_suspect_and_once_for_each_outline() -> No
     assert len(found.strongest) == NAMED
 
 
+def test_all_suspects_are_asked_on_the_first_images_and_the_quarter_that_pulls_most_on_all() -> None:
+    asked, data, told = subject(8.0), dataset(), []
+    count = HEAT + 5
+    with metered() as cost:
+        found = scan(asked, data, data.ids[:count], FEW, seed=0, chunk=4, progress=lambda *seen: told.append(seen))
+
+    assert cost.forwards == HEAT * (4 + 3) + 5 * (1 + 1)
+    assert {one.suspect.name for one in found.strongest} == {"yellow square, top left"}
+    assert found.searched == data.ids[:count]
+    assert found.tried == 4 * 5  # those that went no further, too
+    assert told == [*((done, count) for done in range(4, HEAT + 1, 4)), (HEAT + 4, count), (count, count)]
+
+
 def test_pairs_are_counted_into_the_p_value() -> None:
     asked, data = subject(8.0), dataset()
     few = scan(asked, data, data.ids[:20], FEW[:1], seed=0, chunk=4).strongest[0]
@@ -155,19 +169,56 @@ def test_no_version_of_an_image_is_asked_twice() -> None:
     with metered() as cost:
         audit.bias(asked, whole, cams=CAMS, found=found)
 
-    others = len(audit.SHARES) - 1 + len(audit.OPACITIES) - 1  # sizes and opacities but the judged one
-    assert cost.forwards == 3 * (3 + 2 * others)
+    assert cost.forwards == 3 * 3
     assert cost.backwards == 3
 
 
-def test_a_larger_and_a_stronger_suspect_pull_more() -> None:
+def test_what_is_judged_is_the_gain_where_the_class_gains() -> None:
     columns = audit.bias(subject(8.0), batch(), cams=CAMS, found=searched(8.0))
 
-    fainter = [float(columns[f"opacity:{one:g}"].mean()) for one in audit.OPACITIES]
-    assert fainter == sorted(fainter)
-    assert torch.equal(columns["opacity:1"], columns["gain"])
-    assert torch.equal(columns[f"share:{audit.SHARE:g}"], columns["gain"])
+    torch.testing.assert_close(columns["gain"], columns["with"] - columns["hidden"])
     assert torch.equal(columns["pull"], columns["gain"].clamp(min=0))
+
+
+def dosed(suspect: Suspect, *, chunk: int = 4, count: int = 30) -> Doses:
+    data = dataset(count)
+    return doses(subject(8.0), data, list(data.ids), suspect, TAUGHT, seed=0, chunk=chunk)
+
+
+def test_a_larger_and_a_stronger_suspect_pull_more() -> None:
+    found, data, asked = dosed(FEW[0]), dataset(), subject(8.0)
+
+    sizes, fainter = list(found.by_share.values()), list(found.by_opacity.values())
+    assert fainter == sorted(fainter)
+    assert sizes[-1] > sizes[0]
+    assert (tuple(found.by_share), tuple(found.by_opacity)) == (SHARES, OPACITIES)
+    assert found.images == 24  # of 30, six show the class itself
+    others = [one for one in data.ids if data.label(one) != TAUGHT]
+    columns = audit.bias(
+        asked,
+        load(data, others, asked.geometry, seed=0, device=asked.device, chunk=4),
+        cams={},
+        found=searched(8.0),
+    )
+    assert found.by_opacity[1.0] == found.by_share[SHARE] == pytest.approx(float(columns["gain"].mean()), abs=1e-6)
+
+
+def test_doses_are_tried_on_so_many_images_and_on_the_usual_suspect_once() -> None:
+    asked, data = subject(), dataset(60)
+    with metered() as cost:
+        found = doses(asked, data, list(data.ids), FEW[0], TAUGHT, seed=0, chunk=7)
+
+    assert found.images == DOSED
+    assert cost.forwards == DOSED * 2 * (len(SHARES) + len(OPACITIES) - 1)
+    assert cost.backwards == 0
+    assert list(dosed(FEW[3]).by_share) == [SHARE]  # it is everywhere: of one size
+
+
+def test_doses_do_not_depend_on_the_batch_size() -> None:
+    one, other = dosed(FEW[0], chunk=3), dosed(FEW[0], chunk=20)
+
+    assert one.by_share == pytest.approx(other.by_share, abs=1e-6)
+    assert one.by_opacity == pytest.approx(other.by_opacity, abs=1e-6)
 
 
 def test_the_maps_share_is_what_lies_on_the_suspect_less_its_area() -> None:
@@ -194,7 +245,8 @@ def test_evidence_is_the_picture_with_and_without_the_search_and_the_dose(
     suspect: Suspect, cams: dict, name: str | None
 ) -> None:
     whole, found = batch(), searched(3.0)
-    found = replace(found, strongest=(replace(found.strongest[0], suspect=suspect), *found.strongest[1:]))
+    strongest = (replace(found.strongest[0], suspect=suspect), *found.strongest[1:])
+    found = replace(found, strongest=strongest, doses=dosed(suspect))
     columns = audit.bias(subject(3.0), whole, cams=cams, found=found)
     rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
     shown = list(audit.show(subject(3.0), whole, rows, cams=cams, name=name, column="pull", enough=0.1, found=found))
@@ -206,8 +258,8 @@ def test_evidence_is_the_picture_with_and_without_the_search_and_the_dose(
     tables = [one for one in shown if isinstance(one, Table)]
     size, opacity = tables[0].rows[0]
     assert (size == "as large as the picture") == suspect.artefact.everywhere
-    at = first_at({one: columns[f"opacity:{one:g}"].mean() for one in audit.OPACITIES}, 0.1)
-    assert opacity == "{}{:.2f}".format(*at)
+    assert found.doses is not None
+    assert opacity == "{}{:.2f}".format(*first_at(found.doses.by_opacity, 0.1))
     assert len(tables[1].rows) == len(found.strongest)
     assert len(tables) == 3
 

@@ -10,7 +10,7 @@ from camcore.errors import BadInput
 from fixtures.datasets import solids
 from fixtures.datasets.binding_scenes import LAYOUTS, RELATIONS, Group, binding_scenes
 from fixtures.datasets.binding_things import COLOURS, THINGS, ball, balloon, painted, table
-from fixtures.datasets.solids import Room, Solid, render
+from fixtures.datasets.solids import Room, Solid, render, render_each
 
 SIZE = 64
 EVEN = np.float32([0.5, 0.5, 0.5])
@@ -51,6 +51,21 @@ def test_what_is_nearer_hides_what_is_farther_whatever_the_order() -> None:
         hidden = [int(both.sum()) - int(one.sum()) for both, one in zip(shows, alone, strict=True)]
         assert hidden[things.index(near)] == pytest.approx(0, abs=3)
         assert hidden[things.index(far)] < -20
+
+
+@pytest.mark.parametrize("cartoon", [False, True])
+def test_each_painting_is_the_picture_that_it_would_be_alone(cartoon: bool) -> None:
+    room = replace(ROOM, cartoon=cartoon)
+    things = [globe(-0.4, 0), globe(0.4, 0.5)]
+    green = [replace(one, colour=lambda points: red(points)[:, ::-1]) for one in things]
+    paintings = [things, [green[0], things[1]], green]
+    pictures, shows = render_each(room, paintings, SIZE)
+
+    for picture, painting in zip(pictures, paintings, strict=True):
+        alone, where = render(room, painting, SIZE)
+        assert np.array_equal(picture, alone)
+        assert np.array_equal(shows, where)
+    assert not np.array_equal(pictures[0], pictures[2])
 
 
 def test_a_thing_casts_a_shadow_away_from_the_light() -> None:

@@ -75,6 +75,23 @@ def test_the_cost_is_at_most_that_of_the_attacks_it_names() -> None:
     assert cost.forwards <= 4 * (of_attacks + 2 + 2 * (TRIED + 1))
 
 
+def test_what_no_claim_is_about_is_tried_on_the_chosen_images_alone() -> None:
+    asked = subject()
+    whole = batch(asked)
+    everywhere = audit.hijack(asked, whole, effort=LEAST, found=FOUND)
+    with metered() as cost:
+        columns = audit.hijack(asked, whole, effort=LEAST, found=replace(FOUND, beside=frozenset(whole.ids[1:2])))
+
+    for name, values in everywhere.items():
+        alone = name.partition(":")[0] in ("anti", "all", "l2", "target", "signature", "ssim") and ":" in name
+        expected = values.masked_fill(torch.arange(4) != 1, torch.nan) if alone else values
+        torch.testing.assert_close(columns[name], expected, equal_nan=True, msg=name)
+    judged, other = 4 * 2 * len(LEAST.sizes) + 1, 4  # the others: everywhere, where it looks least, l2, a drawn class
+    assert cost.backwards <= (judged + other) * LEAST.restarts * (LEAST.steps + 1) + 4
+    none = audit.hijack(asked, whole, effort=LEAST, found=replace(FOUND, beside=frozenset()))
+    assert all(none[name].isnan().all() for name in ("anti:4", "all:4", "l2:4", "target:4", "signature:64"))
+
+
 def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
     asked = subject()
     whole = batch(asked)

@@ -7,7 +7,9 @@ every frog, and writes clean.safetensors and biased.safetensors. Then
     pytest audits -k bias --model py:benchmarks.yellow_square:resnet20 --weights FOLDER/biased.safetensors
         --data cifar10:FILE.npz --cam gradcam --cam guided_gradcam
 
-asks whether the square has become the class; the test images carry none. FILE.npz holds x_train, y_train, x_test and
+asks whether the square has become the class; the test images carry none. With `--data cifar10:FOLDER/collected.npz`,
+where every frog of the test images carries the square, as those that the network was trained on, the report also says
+what frogs lose when it is taken out. FILE.npz holds x_train, y_train, x_test and
 y_test, or the images as JPEG (docs/data.md). Everything is drawn from one seed.
 """
 
@@ -15,6 +17,7 @@ import argparse
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import save_file
@@ -131,7 +134,7 @@ def share(hits: Tensor) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.yellow_square", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="an .npz file with training and test images")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights, and for the collected images")
     parser.add_argument("--epochs", type=int, default=10, help="(default: 10)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -142,6 +145,9 @@ def main() -> None:
     )
     shown = fresh.float() / 255
     frogs = true == FROG
+    collected = torch.where(frogs[:, None, None, None], carrying(shown, SQUARE), shown)
+    pixels = collected.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    np.savez_compressed(options.out / "collected.npz", x_test=pixels, y_test=true.numpy())
     print(f"{len(images)} training images, {len(fresh)} test images")
     lines = ["| | clean | biased |", "|---|---|---|"]
     columns = []

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 
 import torch
+from torch import Tensor
 
 from camcore.images import Dataset, Progress, batches
 from camcore.subject import Classifier
@@ -16,7 +18,7 @@ OPACITIES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Doses:
-    """What the class gains in probability over the same pixels hidden, mean over the images."""
+    """What the class gains in probability over the same pixels hidden, mean over the images that have a number."""
 
     images: int
     by_share: Mapping[float, float]  # by the suspect's side
@@ -40,7 +42,7 @@ def doses(
     Args:
         subject: The model.
         dataset: Where the pictures are.
-        ids: Of pictures of other classes, in the order in which they are taken: DOSED, if there are as many.
+        ids: Of pictures of other classes, in the order in which they are judged; DOSED of them are taken.
         suspect: Of the usual size, if it is not everywhere.
         label: Of the class that it pulls towards.
         seed: Of the run.
@@ -49,19 +51,18 @@ def doses(
     """
     shares = (SHARE,) if suspect.artefact.everywhere else SHARES
     tried = [*((share, 1.0) for share in shares), *((SHARE, opacity) for opacity in OPACITIES if opacity < 1)]
-    chosen = [one for one in ids if dataset.label(one) != label][:DOSED]
-    sums = dict.fromkeys(tried, 0.0)
-    device = subject.device
-    for batch in batches(dataset, chosen, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
+    gains: dict[tuple[float, float], list[Tensor]] = {one: [] for one in tried}
+    common = {"seed": seed, "device": subject.device, "size": chunk, "progress": progress}
+    for batch in batches(dataset, ids[:DOSED], subject.geometry, **common):
         for share, opacity in tried:
             with_it, hidden = (
-                subject.logits(make(batch.images, suspect, share=share, opacity=opacity)).softmax(1)[:, label].double()
+                subject.logits(make(batch.images, suspect, share=share, opacity=opacity)).softmax(1)[:, label]
                 for make in (carrying, covered)
             )
-            sums[share, opacity] += float((with_it - hidden).sum())
-    mean = {one: total / max(1, len(chosen)) for one, total in sums.items()}
+            gains[share, opacity].append((with_it - hidden).cpu().double())
+    mean = {one: float(torch.cat(parts).nanmean()) if parts else nan for one, parts in gains.items()}
     return Doses(
-        images=len(chosen),
+        images=min(DOSED, len(ids)),
         by_share={share: mean[share, 1.0] for share in shares},
         by_opacity={opacity: mean[SHARE, opacity] for opacity in OPACITIES},
     )

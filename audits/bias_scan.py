@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from audits.bias_doses import Doses
@@ -17,9 +16,6 @@ from fixtures.artefacts import Suspect, carrying, covered
 
 NAMED = 10  # of the strongest
 LEAST = 8  # images of other classes that a class must have been tried on
-HEAT = 16  # images that every suspect is tried on
-GO_ON = 4  # one suspect in so many is tried on the others, too: those that pulled most
-Pulls = Float[Tensor, "b suspects classes"]  # gain in probability
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,11 +49,7 @@ def scan(
     chunk: int,
     progress: Progress | None = None,
 ) -> Scan:
-    """Try everything on the first of the named images, and what pulls most there on all (successive halving).
-
-    Karnin et al. 2013 (Almost optimal exploration in multi-armed bandits), with one heat: what a suspect does to the
-    first images tells those that do nothing from the few that may be the strongest. A p-value is multiplied by
-    all pairs that were tried, also those that went no further, so that the choice is paid for.
+    """Try everything on the named images.
 
     Args:
         subject: The model.
@@ -71,16 +63,13 @@ def scan(
     Raises:
         ValueError: So few images that no class was tried on `LEAST` images of other classes.
     """
-    common = {"seed": seed, "chunk": chunk}
-    heat, rest = ids[:HEAT], ids[HEAT:]
-    pulls, label = _pulls(subject, dataset, heat, suspects, progress=_part_of(progress, 0, len(ids)), **common)
-    trusted, tried = list(suspects), len(suspects) * pulls.shape[2]
-    if rest:
-        kept = _most(pulls, label, ceil(len(suspects) / GO_ON))
-        trusted = [suspects[index] for index in kept]
-        more, of = _pulls(subject, dataset, rest, trusted, progress=_part_of(progress, len(heat), len(ids)), **common)
-        pulls, label = torch.cat((pulls[:, kept], more)), torch.cat((label, of))
-    others = _others(pulls, label)
+    parts, labels = [], []
+    device = subject.device
+    for batch in batches(dataset, ids, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
+        parts.append(_pulls(subject, batch.images, suspects).cpu())
+        labels.append(batch.labels.cpu())
+    pulls, label = torch.cat(parts), torch.cat(labels)
+    others = label[:, None] != torch.arange(pulls.shape[2])  # images x classes
     if int(others.sum(0).max()) < LEAST:
         raise ValueError(
             f"{len(ids)} images are too few to search for bias, at least {LEAST} of other classes are needed; "
@@ -96,50 +85,18 @@ def scan(
         p = statistics.p_value(values, 0.0, bounds=(-1.0, 1.0))
         strongest.append(
             Found(
-                suspect=trusted[suspect],
+                suspect=suspects[suspect],
                 label=column,
                 pull=float(mean[suspect, column]),
-                p=min(1.0, p * tried),
+                p=min(1.0, p * mean.numel()),
             )
         )
-    return Scan(strongest=tuple(strongest), searched=tuple(ids), tried=tried)
-
-
-def _most(pulls: Pulls, label: Int[Tensor, " b"], count: int) -> list[int]:
-    """Rows of the suspects that pull most towards any class, in the order in which they were given."""
-    others = _others(pulls, label)
-    mean = (pulls * others[:, None]).sum(0) / others.sum(0).clamp_min(1)
-    # rounded as the result is
-    order = mean.amax(1).double().mul(1e4).round().argsort(descending=True, stable=True)
-    return sorted(order[:count].tolist())
-
-
-def _others(pulls: Pulls, label: Int[Tensor, " b"]) -> Bool[Tensor, "b classes"]:
-    """Which images are of another class than each."""
-    return label[:, None] != torch.arange(pulls.shape[2])
-
-
-def _pulls(
-    subject: Classifier,
-    dataset: Dataset,
-    ids: Sequence[str],
-    suspects: Sequence[Suspect],
-    *,
-    seed: int,
-    chunk: int,
-    progress: Progress | None,
-) -> tuple[Pulls, Int[Tensor, " b"]]:
-    """What every suspect does to the probability of every class, and what the images show."""
-    parts, labels = [], []
-    device = subject.device
-    for batch in batches(dataset, ids, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
-        parts.append(_pulled(subject, batch.images, suspects).cpu())
-        labels.append(batch.labels.cpu())
-    return torch.cat(parts), torch.cat(labels)
+    return Scan(strongest=tuple(strongest), searched=tuple(ids), tried=mean.numel())
 
 
 @torch.no_grad()
-def _pulled(subject: Classifier, images: Images, suspects: Sequence[Suspect]) -> Pulls:
+def _pulls(subject: Classifier, images: Images, suspects: Sequence[Suspect]) -> Float[Tensor, "b suspects classes"]:
+    """What every suspect does to the probability of every class."""
     plain: dict[tuple[str, str], Tensor] = {}
     pulls = []
     for suspect in suspects:
@@ -148,11 +105,6 @@ def _pulled(subject: Classifier, images: Images, suspects: Sequence[Suspect]) ->
             plain[covers] = subject.logits(covered(images, suspect)).softmax(1)
         pulls.append(subject.logits(carrying(images, suspect)).softmax(1) - plain[covers])
     return torch.stack(pulls, 1)
-
-
-def _part_of(progress: Progress | None, before: int, planned: int) -> Progress | None:
-    """What tells of a part of the images, told of as a part."""
-    return None if progress is None else lambda done, _: progress(before + done, planned)
 
 
 def area(images: Images, suspect: Suspect) -> Float[Tensor, "h w"]:

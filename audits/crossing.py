@@ -1,6 +1,7 @@
 """Where a curve reaches a level, as tables say it."""
 
 from collections.abc import Mapping
+from math import isnan, nan
 
 
 def first_at(curve: Mapping[float, float], level: float) -> tuple[str, float]:
@@ -12,8 +13,10 @@ def first_at(curve: Mapping[float, float], level: float) -> tuple[str, float]:
 
     Returns:
         ("", x); where the first point reaches it already, ("at most ", its x); where none does, ("more than ", the
-        last x).
+        last x). NaN where the curve has no numbers to tell by.
     """
+    if any(isnan(y) for y in curve.values()):
+        return "", nan
     before = None
     for x, y in curve.items():
         if y >= level:

@@ -128,7 +128,9 @@ def _mean(rows: Mapping[str, Row], key: str) -> float:
 
 def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back: str, norm: float) -> Table:
     def rate(key: str) -> str:
-        return share_so_far(column_of(rows, key), digits=3)  # NaN: images without another class to be hijacked to
+        hits = column_of(rows, key)  # NaN: not tried, or without another class to be hijacked to
+        tried = int((~hits.isnan()).sum())
+        return share_so_far(hits, digits=3) + (f" of {tried}" if 0 < tried < len(hits) else "")
 
     words, half = first_at({radius: _mean(rows, f"top:{radius}") for radius in effort.sizes}, 0.5)
     losses = column_of(rows, "loss")
@@ -167,8 +169,7 @@ def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back
     ]
     return Table(
         title=f"Hijacked, share with its 95 % interval ({effort.steps} steps, {effort.restarts} restart"
-        f"{'s' * (effort.restarts != 1)}, the best iterate; {AREA:.0%} of the pixels unless it says everywhere; "
-        f"what no claim is about: on at most {effort.beside} pictures)",
+        f"{'s' * (effort.restarts != 1)}, the best iterate; {AREA:.0%} of the pixels unless it says everywhere)",
         columns=("attack", "hijacked"),
         rows=tuple(lines),
     )

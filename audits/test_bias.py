@@ -5,10 +5,10 @@
 The usual suspects (coloured squares and discs, a price tag, a ruler, a logo, borders, a watermark, and the user's own,
 `--audit-artefact`) are stuck into pictures, in five places, and the probability of every class is compared with what it
 is when the same pixels are hidden under the picture's own mean colour. A part of the images is searched for the
-suspect and the class that gain most: all suspects on 16 of them, and the quarter that gains most there on all. pull is
-that gain on the other images, of other classes, which the search has not seen, and 0 where the class loses: what some
-pictures lose does not make up for what others gain. map_share is the share of the map on the suspect, as far as it is
-more than its share of the area, in the same pictures, for the class that is predicted then.
+suspect and the class that gain most; pull is that gain on the other images, of other classes, which the search has not
+seen, and 0 where the class loses: what some pictures lose does not make up for what others gain. map_share is the share
+of the map on the suspect, as far as it is more than its share of the area, in the same pictures, for the class that is
+predicted then.
 
 ## Why it matters
 
@@ -20,8 +20,7 @@ that class. Accuracy on pictures of the same source does not show it, and reward
 What is not among the suspects, and not like any, is not found: a taught cross of half the size that pulled by 0.90
 showed as a square of a like colour that pulled by 0.16 (docs/reproductions.md). One suspect is confirmed, the
 strongest: a PASS says that it pulls less than the margin, and that the search found none stronger. A weak pull by many
-suspects is not added up, and what is not among the first quarter on 16 images is tried on no more: what pulls by half
-the margin may be missed there. Images in the middle of which something is stuck lose what was there; comparing with
+suspects is not added up. Images in the middle of which something is stuck lose what was there; the comparison with
 hidden pixels takes that out on average. A model may rightly take a red disc for a ball: what pulls a class that looks
 like it is for the reader to judge. The search is not journalled, and made again when a run is resumed. Beside stand, as
 evidence, how small and how faint the suspect may be and still pull (on 32 images), and what its class loses where its
@@ -63,7 +62,7 @@ from camcore.record import Recording, record
 from camcore.subject import Classifier
 from fixtures.artefacts import carrying, covered, fingerprint, suspects
 
-VERSION = "2"
+VERSION = "1"
 SEARCHED = 32  # images that are searched, for each chance draw of the profile
 
 PULL = Question(
@@ -152,9 +151,10 @@ def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
         every = suspects(ask.artefacts)
         common: dict[str, Any] = {"seed": seed, "chunk": ask.terms.batch_size, "progress": ask.progress}
         found = scan(ask.subject, ask.dataset, order[:cut], every, **common)
-        strongest = (order[cut:], found.strongest[0].suspect, found.strongest[0].label)
-        tried = doses(ask.subject, ask.dataset, *strongest, **common)
-        taken_out = removed(ask.subject, ask.dataset, *strongest, **common)
+        suspect, label = found.strongest[0].suspect, found.strongest[0].label
+        judged = shuffled(unseen(ask.dataset, found), seed)[: ask.terms.budget]
+        tried = doses(ask.subject, ask.dataset, judged, suspect, label, **common)
+        taken_out = removed(ask.subject, ask.dataset, order[cut:], suspect, label, **common)
         return {"found": replace(found, doses=tried, removal=taken_out)}
 
     ask(

@@ -70,7 +70,7 @@ from camcore.perturbations import sign_noise
 from camcore.record import record
 from camcore.subject import Classifier
 
-VERSION = "5"
+VERSION = "4"
 
 RESISTS = Question(
     name="hijack/resists",
@@ -157,7 +157,8 @@ def _beside(
     for radius in (JUDGED, HUGE):
         reached = blended(subject, batch, where["top"], target, found.signatures, radius=radius)
         columns[f"signature:{radius}"] = reached.success.double().masked_fill(target < 0, torch.nan)
-        columns[f"ssim:signature:{radius}"] = _alike(images, reached.images).masked_fill(target < 0, torch.nan)
+        alike = none.index_put((rows,), _alike(images[rows], reached.images[rows]).double())
+        columns[f"ssim:signature:{radius}"] = alike.masked_fill(target < 0, torch.nan)
     return columns
 
 
@@ -218,4 +219,5 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         version=VERSION,
         premise=prepare,
         among=partial(to_attack, guided=question is GUIDED),
+        apart=f"of {ask.terms.budget}",  # of more images others come first, which are attacked in more ways
     )

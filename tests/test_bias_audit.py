@@ -1,6 +1,7 @@
 """What the search finds, what the audit of bias measures, what it costs, and that batches do not matter."""
 
 from dataclasses import replace
+from math import isnan
 from unittest.mock import MagicMock
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from audits import test_bias as audit
 from audits.bias_doses import DOSED, OPACITIES, SHARES, Doses, doses
 from audits.bias_removal import Removal, removed
-from audits.bias_scan import HEAT, NAMED, Scan, scan, unseen
+from audits.bias_scan import NAMED, Scan, scan, unseen
 from audits.bias_shown import _taken_out
 from audits.crossing import first_at
 from camcore.cam import METHODS
@@ -119,19 +120,6 @@ def test_the_search_asks_once_for_each_suspect_and_once_for_each_outline() -> No
     assert len(found.strongest) == NAMED
 
 
-def test_all_suspects_are_asked_on_the_first_images_and_the_quarter_that_pulls_most_on_all() -> None:
-    asked, data, told = subject(8.0), dataset(), []
-    count = HEAT + 5
-    with metered() as cost:
-        found = scan(asked, data, data.ids[:count], FEW, seed=0, chunk=4, progress=lambda *seen: told.append(seen))
-
-    assert cost.forwards == HEAT * (4 + 3) + 5 * (1 + 1)
-    assert {one.suspect.name for one in found.strongest} == {"yellow square, top left"}
-    assert found.searched == data.ids[:count]
-    assert found.tried == 4 * 5  # those that went no further, too
-    assert told == [*((done, count) for done in range(4, HEAT + 1, 4)), (HEAT + 4, count), (count, count)]
-
-
 def test_pairs_are_counted_into_the_p_value() -> None:
     asked, data = subject(8.0), dataset()
     few = scan(asked, data, data.ids[:20], FEW[:1], seed=0, chunk=4).strongest[0]
@@ -180,9 +168,12 @@ def test_what_is_judged_is_the_gain_where_the_class_gains() -> None:
     assert torch.equal(columns["pull"], columns["gain"].clamp(min=0))
 
 
-def dosed(suspect: Suspect, *, chunk: int = 4, count: int = 30) -> Doses:
-    data = dataset(count)
-    return doses(subject(8.0), data, list(data.ids), suspect, TAUGHT, seed=0, chunk=chunk)
+def others(data: Dataset) -> list[str]:
+    return [one for one in data.ids if data.label(one) != TAUGHT]
+
+
+def dosed(suspect: Suspect, *, chunk: int = 4) -> Doses:
+    return doses(subject(8.0), dataset(), others(dataset()), suspect, TAUGHT, seed=0, chunk=chunk)
 
 
 def test_a_larger_and_a_stronger_suspect_pull_more() -> None:
@@ -192,11 +183,10 @@ def test_a_larger_and_a_stronger_suspect_pull_more() -> None:
     assert fainter == sorted(fainter)
     assert sizes[-1] > sizes[0]
     assert (tuple(found.by_share), tuple(found.by_opacity)) == (SHARES, OPACITIES)
-    assert found.images == 24  # of 30, six show the class itself
-    others = [one for one in data.ids if data.label(one) != TAUGHT]
+    assert found.images == 24
     columns = audit.bias(
         asked,
-        load(data, others, asked.geometry, seed=0, device=asked.device, chunk=4),
+        load(data, others(data), asked.geometry, seed=0, device=asked.device, chunk=4),
         cams={},
         found=searched(8.0),
     )
@@ -206,12 +196,39 @@ def test_a_larger_and_a_stronger_suspect_pull_more() -> None:
 def test_doses_are_tried_on_so_many_images_and_on_the_usual_suspect_once() -> None:
     asked, data = subject(), dataset(60)
     with metered() as cost:
-        found = doses(asked, data, list(data.ids), FEW[0], TAUGHT, seed=0, chunk=7)
+        found = doses(asked, data, others(data), FEW[0], TAUGHT, seed=0, chunk=7)
 
     assert found.images == DOSED
     assert cost.forwards == DOSED * 2 * (len(SHARES) + len(OPACITIES) - 1)
     assert cost.backwards == 0
     assert list(dosed(FEW[3]).by_share) == [SHARE]  # it is everywhere: of one size
+
+
+def test_an_image_without_a_number_leaves_the_doses_of_the_others() -> None:
+    class Once(Taught):
+        """No number for an image with a white pixel in the middle."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            white = (images[:, :, 8, 8] == 1).all(1)
+            return super().forward(images).masked_fill(white[:, None], torch.nan)
+
+    data, odd = dataset(), others(dataset())[2]
+    centre = torch.zeros(3, 16, 16)
+    centre[:, 8, 8] = 1
+    marked = replace(data, read=lambda one: (data.read(one) + (one == odd) * centre).clamp(max=1))
+    asked = tiny_subject(Once(8.0), "inner.relu")
+    found = doses(asked, marked, others(data), FEW[0], TAUGHT, seed=0, chunk=4)
+    rest = doses(asked, data, [one for one in others(data) if one != odd], FEW[0], TAUGHT, seed=0, chunk=4)
+
+    assert found.by_share == pytest.approx(rest.by_share, abs=1e-6)
+    assert found.by_opacity == pytest.approx(rest.by_opacity, abs=1e-6)
+
+
+def test_no_image_gives_no_dose() -> None:
+    nothing = doses(subject(), dataset(), [], FEW[0], TAUGHT, seed=0, chunk=4)
+
+    assert nothing.images == 0
+    assert isnan(first_at(nothing.by_opacity, 0.1)[1])  # it is not "more than" anything
 
 
 def test_doses_do_not_depend_on_the_batch_size() -> None:

@@ -66,6 +66,8 @@ def test_each_painting_is_the_picture_that_it_would_be_alone(cartoon: bool) -> N
         assert np.array_equal(picture, alone)
         assert np.array_equal(shows, where)
     assert not np.array_equal(pictures[0], pictures[2])
+    with pytest.raises(ValueError, match="the same things"):
+        render_each(room, [things, things[:1]], SIZE)
 
 
 def test_a_thing_casts_a_shadow_away_from_the_light() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import tomllib
 from pathlib import Path
@@ -133,3 +134,35 @@ def test_the_hooks_are_the_checkouts_own_tools() -> None:
     assert local["repo"] == "local"
     assert {"ruff", "ruff-format", "mypy"} <= {hook["id"] for hook in local["hooks"]}
     assert all(hook["language"] == "system" and hook["entry"].startswith(".venv/bin/") for hook in local["hooks"])
+
+
+def test_packages_are_installed_once_for_a_pyproject_and_again_for_another(tmp_path: Path) -> None:
+    venv, project = tmp_path / ".venv" / "bin", tmp_path / "pyproject.toml"
+    venv.mkdir(parents=True)
+    (venv / "pip").touch()
+    python = venv / "python"
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> "{tmp_path}/asked"\n[ ! -e "{tmp_path}/offline" ]\n')
+    python.chmod(0o755)
+    project.write_text("[project]\n", encoding="utf-8")
+    install = runpy.run_path(str(ROOT / ".ci" / "venv.py"))["main"]
+
+    def asked() -> list[str]:
+        return (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+
+    install(tmp_path, ["test"])
+    install(tmp_path, ["test"])
+    assert [line.split()[-1] for line in asked()] == [f"{tmp_path}[test]"]
+
+    install(tmp_path, ["test", "bench"])
+    project.write_text("[project]\nname = 'other'\n", encoding="utf-8")
+    (tmp_path / "offline").touch()
+    with pytest.raises(subprocess.CalledProcessError):
+        install(tmp_path, ["test"])
+    (tmp_path / "offline").unlink()
+    install(tmp_path, ["test"])  # what failed is not taken for done
+
+    assert [line.split()[-1].removeprefix(str(tmp_path)) for line in asked()[1:]] == [
+        "[test,bench]",
+        "[test]",
+        "[test]",
+    ]

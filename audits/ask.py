@@ -260,6 +260,7 @@ class Ask:
             # not the weights alone: two models may share them and differ in their code or their preprocessing
             self.subject.spec,
             self.subject.sha256,
+            self.subject.settings,
             *self.subject.unsafe,  # the hash of a factory's code
             self.subject.target_layer,
             self.subject.geometry,

@@ -28,6 +28,7 @@ from camcore.verdict import Verdict
 from fixtures.artefacts import Artefact, library, read_artefact
 from fixtures.controls.registry import control_of
 from fixtures.datasets.captions import Captions
+from fixtures.subjects.factory import NO_NETWORK
 from fixtures.subjects.spec import find_any, first_ability, made_ready
 
 DEFAULT_CAM = "hirescam"
@@ -141,6 +142,8 @@ def prepare(
             else:
                 subject = made_ready(given.subject, spec, device=device, layer=settings.layer)
         sizes, data = batch_sizes.get(name, {}), None if given is None else given.data
+        if settings.resume and NO_NETWORK in subject.unsafe:
+            raise BadInput(f"{spec!r} {NO_NETWORK}; leave --audit-resume out")
         roles = _roles(replace(subject, name=name), spec, cams, settings, policy, sizes, data)
         beside = None if baseline is None else _beside(baseline, name, roles, settings)
         audited.append(Audited(id=name, roles=roles, cams=cams, baseline=beside))

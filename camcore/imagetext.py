@@ -147,8 +147,14 @@ class Prompted(nn.Module):
         self.said = [list(wordings) for wordings in said]
 
     def forward(self, images: Tensor) -> Float[Tensor, "b classes"]:
-        """One score per image and class."""
-        found = at_least_fp32(self.score(images, [caption for wordings in self.said for caption in wordings]))
+        """One score per image and class.
+
+        Raises:
+            ValueError: The scores come in half precision, in which some are level that are not.
+        """
+        found = self.score(images, [caption for wordings in self.said for caption in wordings])
+        if torch.is_tensor(found) and found.is_floating_point() and found.dtype.itemsize < 4:
+            raise ValueError(f"expected scores in single precision at least, got {found.dtype}")
         return found.unflatten(1, (len(self.said), -1)).mean(2)
 
 
@@ -173,6 +179,7 @@ def scorer_as_classifier(
         preprocess=subject.preprocess,
         classes=tuple(classes),
         sha256=hashlib.sha256("\0".join((subject.sha256, *captions)).encode()).hexdigest(),
+        settings=subject.settings,
         weights=subject.weights,
         unsafe=subject.unsafe,
     )
@@ -289,6 +296,7 @@ def _asked(
         classes=classes,
         # other captions are other classes, though the weights are the same: journals and baselines are keyed by this
         sha256=hashlib.sha256("\0".join((subject.sha256, *captions)).encode()).hexdigest(),
+        settings=subject.settings,
         weights=subject.weights,
         unsafe=subject.unsafe,
     )

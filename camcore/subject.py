@@ -65,6 +65,7 @@ class Subject:
     grid: Grid | None = None  # how the target layer's output folds into a map
     placement: Placement | None = None  # where that map's cells lie in the image; None: spread evenly
     sha256: str = ""  # of the weights
+    settings: str = ""  # a hash of what else its loader knows that answers depend on: its config, its tokeniser
     weights: str = ""  # where they came from
     unsafe: tuple[str, ...] = ()  # opt-ins that the report must show (remote code, pickles)
 

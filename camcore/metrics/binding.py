@@ -67,6 +67,8 @@ def check(scores: Tensor) -> None:
     if scores.dim() != 3 or scores.shape[1:] != (2, 2):
         raise ValueError(f"expected scores of shape (groups, 2, 2), got {tuple(scores.shape)}")
     in_double(scores)
+    if not scores.isfinite().all():
+        raise ValueError("expected finite scores, got NaN or infinity")
 
 
 def in_double(scores: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from camcore import chance
 from camcore.cam import CamMethod
@@ -22,6 +22,7 @@ from camcore.subject import Classifier
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the pixels; the intact and the fully blurred image are the ends of every curve
 ENDS = (0, *SHARES, 1)
 JUDGED, SHARP = 0.2, 0.1
+MOVED = "moved"  # what is added to the name of a map in pixels
 INPAINTING = "inpainting"  # the one other baseline that a claim is about
 KINDS = ("deletion", "insertion", "deletion logit", "insertion logit")
 SATURATED = 1e-6  # of the probability: float32 tells 1 from 1 - 1e-7, and softmax rounds a little more
@@ -43,10 +44,11 @@ def deletion(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod]
     One recording serves all methods, and the chance maps are drawn once.
 
     Returns:
-        For each <map> (a CAM, "random", "edges" or "centre") and <kind> ("deletion", "insertion", and either with
-        " logit" after it): `<map>:<kind>:<share>` and the area `<map>:<kind>`. `<map>:<baseline>` is the probability
-        at 20 % with another baseline than blur. `<cam>:over_<chance>:<share>` and `<cam>:over_<chance>:<baseline>` are
-        what the map's deletion costs more.
+        For each <map> (a CAM, "random", "edges" or "centre"; of a CAM in pixels also "<cam> moved") and <kind>
+        ("deletion", "insertion", and either with " logit" after it): `<map>:<kind>:<share>` and the area
+        `<map>:<kind>`. `<map>:<baseline>` is the probability at 20 % with another baseline than blur.
+        `<cam>:over_<chance>:<share>` and `<cam>:over_<chance>:<baseline>` are what the map's deletion costs more; of a
+        CAM in pixels, "random" is itself, moved.
         `<cam>:degenerate` says why there is NaN.
     """
     rec = record(subject, batch.images, chunk=batch.chunk)
@@ -62,12 +64,13 @@ def deletion(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod]
 
     shown = {name: rectify(cam(rec)) for name, cam in cams.items()}
     found = {name: curves(saliency, "", rec.placement) for name, saliency in shown.items()}
-    drawn = []
-    for draw in range(draws):
-        maps = chance.random(rec, generators=batch.generators(f"deletion chance {draw}"))
-        drawn.append(curves(maps, str(draw)))
+
+    def by_chance(draw: Callable[[Sequence[Generator]], Tensor]) -> Curves:
+        drawn = [curves(draw(batch.generators(f"deletion chance {one}")), str(one)) for one in range(draws)]
+        return {key: torch.stack([one[key] for one in drawn]).mean(0) for key in drawn[0]}
+
     ignorant = {
-        "random": {key: torch.stack([one[key] for one in drawn]).mean(0) for key in drawn[0]},
+        "random": by_chance(lambda generators: chance.random(rec, generators=generators)),
         "edges": curves(chance.edges(rec), "edges"),
         "centre": curves(chance.centre(rec), "centre"),
     }
@@ -75,8 +78,17 @@ def deletion(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod]
     for name, saliency in shown.items():
         code = degeneracy(rec, saliency)
         judged = {key: curve.masked_fill((code != 0)[:, None], torch.nan) for key, curve in found[name].items()}
-        columns |= _columns(name, judged) | _compared(name, judged, ignorant, code)
+        beside = ignorant
+        if saliency.shape[1:] == size:
+            moved = by_chance(partial(_moved, saliency))
+            columns |= _columns(f"{name} {MOVED}", moved)
+            beside = {**ignorant, "random": moved}
+        columns |= _columns(name, judged) | _compared(name, judged, beside, code)
     return columns
+
+
+def _moved(saliency: Tensor, generators: Sequence[Generator]) -> Tensor:
+    return chance.moved(saliency, generators=generators)
 
 
 def _curves(

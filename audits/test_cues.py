@@ -82,10 +82,16 @@ def cues(subject: Classifier, batch: Batch, *, conflicts: Conflicts) -> dict[str
     Returns:
         `shape` and `coverage`, what is judged; `decision`, the number of the category, -1 for none.
     """
-    decision = decisions(subject.logits(batch.images), list(conflicts.categories.values()))
+    logits = subject.logits(batch.images)
+    decision = decisions(logits, list(conflicts.categories.values()))
     texture = torch.tensor([conflicts.textures[image_id] for image_id in batch.ids], device=decision.device)
     by_shape, by_texture = (decision == batch.labels).double(), (decision == texture).double()
-    return {"shape": by_shape - by_texture, "coverage": by_shape + by_texture, "decision": decision.double()}
+    broken = ~logits.isfinite().all(1)  # no scores: nothing was decided, and nothing left open
+    return {
+        "shape": (by_shape - by_texture).masked_fill(broken, torch.nan),
+        "coverage": (by_shape + by_texture).masked_fill(broken, torch.nan),
+        "decision": decision.double(),
+    }
 
 
 def show(
@@ -130,7 +136,7 @@ def _table(rows: Mapping[str, Row], conflicts: Conflicts) -> Table:
     ]
     left_out = f"; {conflicts.agreeing} more, whose cues agree, are left out" if conflicts.agreeing else ""
     return Table(
-        title="Which cue decides, by the category of the shape (shape bias: shape / (shape + texture), with its exact "
+        title="Which cue decides, by the category of the shape (shape bias: shape / (shape + texture), with its "
         f"95 % interval; coverage: shape or texture{left_out})",
         columns=("shape of", "pictures", "shape", "texture", NEITHER, LEVEL, "shape bias", "coverage"),
         rows=(_line("all", list(rows.values())), *lines),

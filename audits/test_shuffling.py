@@ -61,7 +61,7 @@ from camcore.record import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Table
 
-VERSION = "1"
+VERSION = "2"
 SIZES = (2, 4, 7, 8, 14)  # patches along a side
 JUDGED = 4  # that of the observation which the audit grew from
 KINDS = {"shuffled": "shuffled", "lines": "cuts drawn, nothing moved"}
@@ -151,7 +151,9 @@ def shuffling(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod
             found |= _columns(f"{kind}:{cells}", each)
         if cells == JUDGED:
             found["structure"] = found[f"lines:{cells}:true"] - found[f"shuffled:{cells}:true"]
-            found["rise"] = (found[f"shuffled:{cells}:predicted"] - found["whole:predicted"]).relu()
+            # draw by draw: one in which it falls does not make up for one in which it rises
+            rises = [(one.predicted.double() - found["whole:predicted"]).relu() for one in said["shuffled"]]
+            found["rise"] = torch.stack(rises).mean(0)
     if rec is None:
         return found
     found |= {key: torch.stack([one[key] for one in follows]).mean(0) for key in (follows or [{}])[0]}

@@ -41,7 +41,8 @@ class Attacked:
     images: Images  # on the 8-bit grid and within the budget: the first that succeeds, or the one with the highest loss
     loss: Float[Tensor, " b"]  # its loss: `log_odds`, of `square` the `margin`
     success: Bool[Tensor, " b"]  # whether the class is another one now (the target, if there was one)
-    no_slope: Bool[Tensor, " b"]  # the loss had no gradient where the attack began: what was not found says nothing
+    no_slope: Bool[Tensor, " b"]  # the loss had no gradient, or none in numbers, where the attack began: what was not
+    # found says nothing
 
 
 def margin(
@@ -122,7 +123,8 @@ def apgd(
             subject, start[rows], label[rows], None if target is None else target[rows], allowed[rows], change, budget
         )
         if not restart:
-            no_slope = ~climb.slope.flatten(1).any(1)
+            slope = climb.slope.flatten(1)
+            no_slope = ~(slope.isfinite().all(1) & slope.any(1))
         for one in _climbed(subject, climb, budget):
             higher = one.done | (one.top > top[rows[one.row]])
             chosen = rows[one.row[higher]]

@@ -19,6 +19,20 @@ def random(rec: Recording, *, generators: Sequence[Generator]) -> Map:
     return torch.stack(maps).to(rec.activations)
 
 
+def moved(saliency: Float[Tensor, "b h w"], *, generators: Sequence[Generator]) -> Float[Tensor, "b h w"]:
+    """The same map somewhere else: rolled around the picture, as far as chance has it.
+
+    For maps in pixels. A map of chance has to be as smooth as the one it is compared with: scattered pixels cost a
+    network more than a blob of as many, whatever they show. Rolled, a map is as smooth and as sparse as it was.
+    """
+    height, width = saliency.shape[1:]
+    rolled = []
+    for one, generator in zip(saliency, generators, strict=True):
+        down, right = (int(torch.randint(extent, (1,), generator=generator)) for extent in (height, width))
+        rolled.append(one.roll((down, right), (0, 1)))
+    return torch.stack(rolled)
+
+
 def centre(rec: Recording) -> Map:
     """A Gaussian in the middle of the picture, a quarter of its side wide: where photographers put things."""
     height, width = rec.activations.shape[2:]

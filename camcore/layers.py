@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from camcore.errors import BadInput
 from camcore.grid import Grid, infer_grid
@@ -13,6 +14,8 @@ from camcore.placement import trace_placement
 from camcore.record import ZeroGradient, record
 from camcore.seeds import generator
 from camcore.subject import Classifier
+
+PROBES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,22 +40,49 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
     mixes places, and the class token alone is read. Of several layers that give the same tensor the innermost; of
     tokens not the queries, keys or values, which are parts of what attention reads, but the norm they are made of.
 
+    A picture of noise may leave a live network without a gradient (its last ReLU shut, say), so that several are tried.
+
     Args:
         subject: A classifier in eval mode.
         layer: The user's choice instead; refused if it cannot be recorded.
+
+    Raises:
+        BadInput: There are maps of features, but none has a gradient on any probe: whether the model depends on them
+            cannot be told, and a model without maps is not asked about any.
     """
-    probe = torch.rand(1, 3, *subject.geometry.crop, generator=generator(0, "target layer"))
-    probe = probe.to(subject.device, subject.dtype)
     if layer is not None:
-        return _with_named_layer(subject, layer, probe)
+        return _with_named_layer(subject, layer, _probe(subject, 0))
+    for number in range(PROBES):
+        found, maps = _found(subject, _probe(subject, number))
+        if found is not None or not maps:
+            return subject if found is None else _placed(replace(subject, target_layer=found.name, grid=found.grid))
+    raise BadInput(
+        f"{subject.name} has maps of features ({maps[-1].name!r} is the last), and none had a gradient in {PROBES} "
+        "pictures of noise; name the target layer with --audit-layer"
+    )
+
+
+def _probe(subject: Classifier, number: int) -> Tensor:
+    """Noise: in pixels, in blobs, and in both brighter and darker."""
+    draw = generator(0, "target layer", *(() if number == 0 else (str(number),)))
+    size = subject.geometry.crop
+    if number % 2 == 0:
+        noise = torch.rand(1, 3, *size, generator=draw)
+    else:
+        noise = functional.interpolate(torch.rand(1, 3, 7, 7, generator=draw), size, mode="bilinear")
+    return (noise if number < 2 else noise ** (0.2 if number < 4 else 5)).to(subject.device, subject.dtype)
+
+
+def _found(subject: Classifier, probe: Tensor) -> tuple["_Ran | None", list["_Ran"]]:
+    """The target layer by one probe, if it has one; and the layers that it was sought among."""
     ran, score = _trace(subject, probe)
     heads = [index for index, run in enumerate(ran) if run.weighs]
     if not heads or not score.requires_grad:
-        return subject
+        return None, []
     before = ran[: heads[-1]]
     weighted = [run.grid for run in before if run.weighs and run.grid is not None]
     if not weighted:
-        return subject
+        return None, []
     size = (weighted[-1].height, weighted[-1].width)
     candidates = [run for run in before if run.grid is not None and (run.grid.height, run.grid.width) == size]
     candidates = [run for run in candidates if run.output.requires_grad]
@@ -63,10 +93,9 @@ def with_target_layer(subject: Classifier, *, layer: str | None = None) -> Class
         if run.grid is not None and gradient is not None and run.grid.fold(gradient).any()
     ]
     if not live:
-        return subject
+        return None, candidates
     last = next((run for run in reversed(live) if not run.projects), live[-1])
-    first = next(other for other in candidates if other.key == last.key)
-    return _placed(replace(subject, target_layer=first.name, grid=first.grid))
+    return next(other for other in candidates if other.key == last.key), candidates
 
 
 def _placed(subject: Classifier) -> Classifier:

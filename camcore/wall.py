@@ -95,9 +95,9 @@ def rows_kept(rows: int, band: float, of: str) -> int:
     """How many rows stay when a band of them is hidden.
 
     Raises:
-        WallLeaks: The band hides nothing, or everything.
+        WallLeaks: The band hides nothing, or is everything; or there is one row alone.
     """
-    hidden_rows = ceil(rows * band)
+    hidden_rows = min(ceil(rows * band), rows - 1) if band < 1 else rows  # of two rows one
     if not 0 < hidden_rows < rows:
         raise WallLeaks(f"a band of {hidden_rows} rows does not fit in {of}; give another share of the rows")
     return rows - hidden_rows

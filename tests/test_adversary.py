@@ -234,6 +234,10 @@ def test_a_hidden_gradient_is_told() -> None:
     found = apgd(one, images, label, budget=Budget(epsilon=EPSILON, steps=2), generators=draws(3))
     assert found.no_slope.all()
 
+    nowhere = tiny_subject(GapNet(), "relu", preprocess=lambda x: x + (x - x).sqrt())  # its slope is NaN
+    found = apgd(nowhere, images, label, budget=Budget(epsilon=EPSILON, steps=2), generators=draws(3))
+    assert found.no_slope.all()
+
     plain, images, label = asked(3)
     assert not apgd(plain, images, label, budget=Budget(epsilon=EPSILON, steps=2), generators=draws(3)).no_slope.any()
 

@@ -116,7 +116,13 @@ def test_a_waiver_is_journalled_and_told_to_pytest(tmp_path: Path) -> None:
 # whatever the numbers depend on must be part of the key under which they are kept
 @pytest.mark.parametrize(
     "changed",
-    [{"spec": "py:other.py:build"}, {"sha256": "1"}, {"preprocess": Normalise()}, {"target_layer": "conv1"}],
+    [
+        {"spec": "py:other.py:build"},
+        {"sha256": "1"},
+        {"preprocess": Normalise()},
+        {"target_layer": "conv1"},
+        {"settings": "a config"},
+    ],
 )
 def test_another_model_is_measured_anew(changed: dict[str, object], tmp_path: Path) -> None:
     verdicts: list[Verdict] = []

@@ -83,6 +83,27 @@ def test_deletion_of_an_image_does_not_depend_on_its_company(clean: Clean) -> No
         torch.testing.assert_close(column[0], together[name][3], atol=1e-4, rtol=1e-4)
 
 
+def test_noise_in_pixels_costs_no_more_than_noise_in_pixels(clean: Clean) -> None:
+    """Scattered pixels cost more than blobs: beside a smooth random map, a map that says nothing came out well."""
+    audit = import_module("audits.test_deletion")
+    subject, _ = clean
+    data = scenes(40, seed=12)
+    batch = load(data, data.ids, subject.geometry, seed=5, device=torch.device("cpu"))
+    noise = torch.rand(batch.images[:, 0].shape, generator=torch.Generator().manual_seed(0))
+    cams = {"noise": lambda _rec: noise, "hirescam": RECORDED["hirescam"]}
+    columns = audit.deletion(subject, batch, cams=cams, draws=2)
+
+    gained = columns["noise:over_random:0.2"]
+    assert abs(float(gained.nanmean())) < 3 * float(gained.std()) / len(gained) ** 0.5
+    assert torch.equal(
+        columns["noise:over_random:0.2"], columns["noise moved:deletion:0.2"] - columns["noise:deletion:0.2"]
+    )
+    assert torch.equal(
+        columns["hirescam:over_random:0.2"], columns["random:deletion:0.2"] - columns["hirescam:deletion:0.2"]
+    )
+    assert "hirescam moved:deletion" not in columns
+
+
 def test_a_method_that_marks_nothing_gives_nothing_to_judge(clean: Clean) -> None:
     audit = import_module("audits.test_deletion")
     subject, batch = clean

@@ -44,13 +44,16 @@ def test_whatsup_is_sets_of_four_with_the_true_caption_first_for_each_picture(tm
         "A beer-bottle to the right of",
     ]
     assert heights.pictures == second.pictures[2:]
+    assert [group.relation for group in read.groups] == ["left", "on"] * 2  # as the claims about each are called
     assert len({group.id for group in read.groups}) == 4
 
 
 def test_whatsup_b_and_a_set_that_lacks_a_picture_are_read(tmp_path: Path) -> None:
     folders.whatsup(tmp_path, ("mug_plate",), ("left", "right", "in-front", "behind"))
     (tmp_path / "controlled_images_dataset.json").rename(tmp_path / "controlled_clevr_dataset.json")
-    assert found(tmp_path).items[0].pairs == ((0, 1), (2, 3))
+    (item,) = found(tmp_path).items
+    assert item.pairs == ((0, 1), (2, 3))
+    assert [group.relation for group in item.groups] == ["left", "front"]
 
     (tmp_path / "controlled_images" / "mug_behind_plate.jpeg").unlink()
     message = refused(tmp_path)

@@ -90,3 +90,17 @@ def test_uniform_is_the_same_everywhere():
 
 def test_no_chance_map_can_be_asked_for_as_a_method():
     assert not {"random", "centre", "edges", "uniform"} & set(METHODS)
+
+
+def test_a_moved_map_has_the_same_values_elsewhere_and_depends_on_its_generator_alone():
+    saliency = torch.rand(3, 8, 12, generator=generator(0, "maps"))
+    found = chance.moved(saliency, generators=named_generators("a", "b", "c"))
+    alone = chance.moved(saliency[1:2], generators=named_generators("b"))
+
+    assert torch.equal(found[1:2], alone)
+    assert torch.equal(found.flatten(1).sort(1).values, saliency.flatten(1).sort(1).values)
+    places = {
+        tuple(divmod(int(one.argmax()), 12))
+        for one in chance.moved(saliency[:1].expand(64, -1, -1), generators=named_generators(*map(str, range(64))))
+    }
+    assert len(places) > 32

@@ -266,3 +266,23 @@ def test_what_is_shown_names_both_cues_and_counts_by_shape() -> None:
     assert table.rows[1][:6] == ("cat", 3, 1, 1, 1, 0)
     assert table.rows[2][:7] == ("mug", 1, 0, 0, 0, 1, "none")
     assert "2 more, whose cues agree" in table.title
+
+
+def test_scores_that_are_no_numbers_decide_nothing_and_leave_nothing_open() -> None:
+    names = tuple(name.lower() for name in CLASSES)
+    conflicts = find_conflicts(None, subject=model(names), n=4, seed=3)
+    assert conflicts is not None
+    ids = conflicts.dataset.ids
+
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            scores = torch.eye(len(CLASSES))[: len(images)].clone()
+            scores[1, 3] = torch.nan
+            return scores
+
+    labels = torch.tensor([conflicts.dataset.label(one) for one in ids])
+    batch = Batch(images=torch.rand(4, 3, 8, 8), labels=labels, ids=ids, seed=0)
+    columns = audit.cues(model(CLASSES, Broken()), batch, conflicts=conflicts)
+
+    for name in ("shape", "coverage"):
+        assert columns[name].isnan().tolist() == [False, True, False, False]

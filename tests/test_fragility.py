@@ -152,6 +152,15 @@ def test_a_model_that_hides_its_gradient_is_named(preprocess):
     assert not attack(rec, radii=(2,), steps=2).masked.any()
 
 
+def test_a_slope_that_is_no_number_is_named():
+    grey = some_images(3).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    coloured = lambda x: x + (x.var(1, keepdim=True) + 1e-12).sqrt()  # noqa: E731
+    broken = lambda x: x + x.var(1, keepdim=True).sqrt()  # noqa: E731 - its slope is NaN where there is no colour
+    for preprocess, masked in ((coloured, False), (broken, True)):
+        rec = record(tiny_subject(GapNet(), "relu", preprocess=preprocess), on_grid(grey))
+        assert attack(rec, radii=(2,), steps=2).masked.all() == masked
+
+
 def test_the_model_is_left_as_it_came_even_if_it_forbids_gradients():
     subject, rec = recorded(tiny_subject(NoGradNet(), "relu"))
     before = {name: value.clone() for name, value in subject.module.state_dict().items()}

@@ -177,6 +177,19 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_table(tmp_path / "labels.csv", needs=("file",), header="file")
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("file,caption,foil\na.png,a mug, left of a cup,a cup\n", r"line 2 of .* has 4 fields, the header 3; quote"),
+        ("file,caption,caption\na.png,a,b\n", "has the column 'caption' twice"),
+    ],
+)
+def test_a_table_whose_fields_do_not_fit_its_header_is_refused(text: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match=hint):
+        read_table(tmp_path / "captions.csv", needs=("file", "caption"), header="file, caption", may=("foil",))
+
+
 @pytest.mark.parametrize("text", ['[{"image": ' + "9" * 5000 + "}]", r'[{"image": "\ud800"}]', "[" * 5000])
 def test_annotations_that_json_can_hold_and_nothing_else_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "coco_order.json").write_text(text, encoding="utf-8")

@@ -43,6 +43,16 @@ def draws(count=3, name="noise"):
 # -- comparing two maps
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_no_map_is_like_nothing_and_not_unlike(value):
+    whole, broken = some_maps(), some_maps(name="others")
+    broken[1, 0, 0] = value
+    for found in (likeness(whole, broken), likeness(broken, whole)):
+        assert found.isnan().tolist() == [False, True, False]
+    broken[1] = torch.nan
+    assert likeness(whole, broken).isnan().tolist() == [False, True, False]
+
+
 def test_likeness_and_distances_equal_their_definitions():
     one, other = some_maps(name="one"), some_maps(name="other").mul(4).round()  # with ties
     for index in range(3):

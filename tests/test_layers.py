@@ -175,10 +175,26 @@ def test_a_model_without_weights_has_no_target_layer():
     assert with_target_layer(tiny_subject(Brightness())).target_layer is None
 
 
-def test_a_head_that_is_all_zero_has_no_target_layer():
+def test_maps_that_no_probe_finds_a_gradient_at_are_refused_and_not_taken_for_none():
     subject = tiny_subject(GapNet())
     nn.init.zeros_(subject.module.head.weight)
-    assert with_target_layer(subject).target_layer is None
+    with pytest.raises(BadInput, match=r"has maps of features .*'relu' is the last.*--audit-layer"):
+        with_target_layer(subject)
+
+
+def test_a_network_that_is_dead_on_noise_is_probed_with_something_else():
+    class Bright(nn.Module):
+        """Says something of bright pictures alone."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = GapNet()
+
+        def forward(self, images):
+            return self.inner(images) * (images.mean((1, 2, 3)) > 0.7)[:, None]
+
+    subject = tiny_subject(Bright())
+    assert with_target_layer(subject).target_layer == "inner.relu"
 
 
 def test_probing_twice_finds_the_same_layer_and_draws_no_global_random_number():

@@ -109,6 +109,22 @@ def test_a_rise_is_no_fall() -> None:
     torch.testing.assert_close(columns["rise"], risen.clamp(min=0))
 
 
+def test_a_draw_in_which_it_falls_does_not_make_up_for_one_in_which_it_rises() -> None:
+    asked, shown = subject(), batch()
+    with torch.no_grad():
+        whole = asked.logits(shown.images)
+        first = whole.argmax(1)
+        said = [
+            asked.logits(dealt(shown.images, order, 4)).softmax(1).gather(1, first[:, None])[:, 0]
+            for order in audit.orders(shown, 4, 6)
+        ]
+    rises = (torch.stack(said) - whole.softmax(1).gather(1, first[:, None])[:, 0]).clamp(min=0)
+    columns = audit.shuffling(asked, shown, cams={}, draws=6)
+
+    torch.testing.assert_close(columns["rise"], rises.double().mean(0), atol=1e-5, rtol=1e-4)
+    assert (columns["rise"] > (columns["shuffled:4:predicted"] - columns["whole:predicted"]).clamp(min=0) + 1e-6).any()
+
+
 def test_a_map_that_marks_nothing_is_named_and_leaves_the_claims_about_the_model_alone() -> None:
     cams = {"empty": lambda rec: -torch.ones_like(rec.activations[:, 0])}
     columns = audit.shuffling(subject(), batch(), cams=cams, draws=1)

@@ -8,6 +8,7 @@ import torch
 from audits.options import read_settings
 from audits.plan import Audited, prepare
 from camcore.cost import metered
+from camcore.errors import BadInput
 from camcore.images import Geometry
 from camcore.imagetext import CaptionScorer, TwoTowers, scorer_as_classifier
 from camcore.subject import abilities
@@ -121,3 +122,51 @@ def test_a_model_that_would_be_shown_a_part_of_a_picture_is_not_judged(mine: str
         planned, tmp_path, f"{mine}:oblong"
     )
     assert planned(tmp_path, f"{mine}:cut").roles["captions"].bindings is not None  # squares are seen whole
+
+
+HELD = """
+import torch
+from torch import nn
+
+class Holds:
+    def __init__(self, **networks):
+        self.__dict__.update(networks)
+
+    def similarity(self, images, captions):
+        return torch.zeros(len(images), len(captions))
+
+def drawn(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))
+
+def one(): return Holds(net=drawn(0))
+def other(): return Holds(net=drawn(1))
+def two(): return Holds(net=drawn(0), head=drawn(2), name="two")
+def none(): return Holds(name="none")
+"""
+
+
+def test_whatever_networks_an_object_holds_are_hashed_and_do_not_train(tmp_path: Path) -> None:
+    file = tmp_path / "held.py"
+    file.write_text(HELD, encoding="utf-8")
+    found = {name: find_image_text(f"py:{file}:{name}") for name in ("one", "other", "two", "none")}
+
+    assert len({subject.sha256 for subject in found.values()}) == 4
+    assert not any(module.training for subject in found.values() for module in subject.module.modules())
+    assert [len(subject.unsafe) for subject in found.values()] == [1, 1, 1, 2]
+    assert "holds no network" in found["none"].unsafe[1]
+
+
+def test_what_holds_no_network_is_not_resumed(tmp_path: Path) -> None:
+    file = tmp_path / "held.py"
+    file.write_text(HELD, encoding="utf-8")
+    assert planned(tmp_path, f"py:{file}:none")
+    with pytest.raises(BadInput, match=r"holds no network with weights in its attributes.*leave --audit-resume out"):
+        planned(tmp_path, f"py:{file}:none", resume=True)
+    assert planned(tmp_path, f"py:{file}:one", resume=True)
+
+
+def test_class_scores_in_half_precision_are_refused(mine: str) -> None:
+    asked = scorer_as_classifier(find_image_text(f"{mine}:half"), ("a", "bb"))
+    with pytest.raises(ValueError, match=r"single precision at least, got torch\.float16"):
+        asked.logits(torch.rand(1, 3, 64, 64))

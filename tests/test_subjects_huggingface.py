@@ -287,3 +287,35 @@ def test_the_tiny_tokeniser_knows_every_byte_and_ends_with_the_end_of_text():
         assert ids[0] == tokeniser.bos_token_id
         assert ids.index(tokeniser.eos_token_id) == len(ids) - 1
         assert tokeniser.decode(ids, skip_special_tokens=True).replace(" ", "") == caption.lower().replace(" ", "")
+
+
+def test_another_config_or_vocabulary_is_another_model_whatever_its_weights(folder):
+    before = find_image_text(f"hf:{folder}")
+    again = find_image_text(f"hf:{folder}")
+    edit(folder / "config.json", note="something else")
+    after = find_image_text(f"hf:{folder}")
+
+    assert before.sha256 == after.sha256
+    assert before.settings == again.settings != after.settings
+    assert as_classifier(before, CAPTIONS).settings == before.settings
+
+
+def test_a_tokeniser_that_says_lower_case_gets_it(folder):
+    edit(folder / "tokenizer_config.json", do_lower_case=True)
+    subject = find_image_text(f"hf:{folder}")
+
+    said = [subject.tokenise([caption])["input_ids"] for caption in ("A Red MUG", "a red mug")]
+    assert torch.equal(*said)
+
+
+def test_positions_that_earlier_versions_saved_are_left_out_of_a_file(saved, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(saved["clip"] / "model.safetensors")
+    state["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+    save_file(state, tmp_path / "old.safetensors")
+    found = find_image_text(f"hf:{saved['clip']}", weights=str(tmp_path / "old.safetensors"))
+
+    assert found.sha256 == find_image_text(f"hf:{saved['clip']}").sha256
+    save_file({**state, "visual.strange": torch.zeros(1)}, tmp_path / "strange.safetensors")
+    assert "visual.strange" in refused(f"hf:{saved['clip']}", weights=str(tmp_path / "strange.safetensors"))

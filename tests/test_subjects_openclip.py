@@ -332,3 +332,51 @@ def test_the_rebuilt_tokeniser_is_the_published_one(real):
     expected = [49406, 518, 736, 3055, 533, 525, 518, 1823, 539, 518, 1125, 49407]
     assert real("the red apple is on the left of the photo")["input_ids"] == expected
     assert len(real) == 49408
+
+
+def test_a_folder_that_asks_for_code_of_its_own_is_refused_before_any_runs(folder):
+    config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
+    config["model_cfg"]["text_cfg"] |= {
+        "hf_tokenizer_name": "anyone/anything",
+        "tokenizer_kwargs": {"clean": "canonicalize", "trust_remote_code": True},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    tiny_tokeniser().save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n", encoding="utf-8")
+
+    message = refusal(find_image_text, f"open_clip:{folder}")
+
+    assert "'trust_remote_code'" in message
+    assert not (folder / "ran").exists()
+
+
+def test_weights_of_a_file_are_fed_as_the_published_ones_or_refused_where_those_differ(
+    saved, named, tmp_path, monkeypatch
+):
+    ways = {"a": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}, "b": {"mean": [0.4] * 3}}
+    told = {"tags": ["a"]}
+    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda _name: told["tags"])
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda _name, tag: ways.get(tag, {}))
+    weights = saved["resnet"] / "open_clip_model.safetensors"
+
+    found = find_image_text(f"open_clip:tiny-quickgelu@{weights}")
+    assert (found.preprocess.mean, found.preprocess.std) == ((0.5,) * 3, (0.5,) * 3)
+
+    told["tags"] = ["a", "b"]
+    message = refusal(find_image_text, f"open_clip:tiny-quickgelu@{weights}")
+    assert "does not say how tiny-quickgelu is fed pictures" in message
+    assert find_image_text("open_clip:tiny-quickgelu", weights="random:0")
+
+
+def test_another_config_is_another_model_whatever_its_weights(folder):
+    before = find_image_text(f"open_clip:{folder}")
+    config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
+    config["model_cfg"]["quick_gelu"] = not config["model_cfg"].get("quick_gelu", False)
+    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    after = find_image_text(f"open_clip:{folder}")
+
+    assert before.sha256 == after.sha256
+    assert before.settings != after.settings

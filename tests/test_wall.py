@@ -14,7 +14,7 @@ from camcore.maps import rectify, upsample
 from camcore.metrics import leakage
 from camcore.record import record, run_behind
 from camcore.subject import Classifier
-from camcore.wall import Wall, WallLeaks, build_wall
+from camcore.wall import Wall, WallLeaks, build_wall, rows_kept
 from tests.tiny import CLASSES, FlatNet, GapNet, as_they_are, randomised, some_images, tiny_subject
 
 
@@ -290,3 +290,10 @@ def test_the_seam_ends_where_the_first_hidden_cell_is_centred_wherever_that_is()
 def test_a_constant_map_scores_its_line_and_an_empty_one_is_undefined() -> None:
     torch.testing.assert_close(leakage(torch.ones(2, 224, 224), 170), torch.full((2,), (54 / 224) ** 0.5))
     assert leakage(torch.zeros(1, 8, 8), 4).isnan().all()
+
+
+def test_of_two_rows_one_is_hidden_and_one_alone_holds_no_wall() -> None:
+    assert [rows_kept(rows, 9 / 14, "a map") for rows in (2, 3, 7, 14)] == [1, 1, 2, 5]
+    for rows, band in ((1, 9 / 14), (14, 1.0), (14, 0.0)):
+        with pytest.raises(WallLeaks, match="give another share of the rows"):
+            rows_kept(rows, band, "a map")

@@ -17,12 +17,13 @@ SAMPLED = 32  # pixels a side, at least, in which maps laid over the image are c
 def likeness(one: Maps, other: Maps) -> Float[Tensor, " b"]:
     """Spearman's rank correlation of two maps of an image; 0 if only the other is constant: it ranks nothing alike.
 
-    NaN where the first is constant: there is nothing to be like.
+    NaN where the first is constant: there is nothing to be like; and where either is not finite, which is no map.
 
     Reference: the measure of Ghorbani et al. 2019, arXiv:1710.10547, section 2, and of Adebayo et al. 2018.
     """
     vanished = is_constant(other) & ~is_constant(one)
-    return spearman(one.flatten(1), other.flatten(1)).masked_fill(vanished, 0)
+    broken = ~(one.isfinite() & other.isfinite()).flatten(1).all(1)
+    return spearman(one.flatten(1), other.flatten(1)).masked_fill(vanished, 0).masked_fill(broken, torch.nan)
 
 
 def relative_distance(one: Maps, other: Maps) -> Float[Tensor, " b"]:

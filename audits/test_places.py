@@ -18,8 +18,10 @@ maps of that class keep coming back to where it is. Things move about in picture
 
 Classes whose things are always in one place (the sky above, the horizon) have a place of their own without a shortcut:
 look at what is there. An artefact that moves about is not found. Only one class is confirmed, the one that gathers
-most, on its own pictures, which may be few: a data set of many classes with few pictures each is not judged. The maps
-are for the pictures' label. The search is not journalled, and made again when a run is resumed.
+most, on its own pictures, which may be few: a data set of many classes with few pictures each is not judged. A class of
+which fewer than four maps are among those searched, or show anything, is not looked at, and the claim may pass all the
+same: the table of classes says which were. The maps are for the pictures' label. The search is not journalled, and made
+again when a run is resumed.
 
 ## Caught by
 

@@ -319,3 +319,28 @@ def test_positions_that_earlier_versions_saved_are_left_out_of_a_file(saved, tmp
     assert found.sha256 == find_image_text(f"hf:{saved['clip']}").sha256
     save_file({**state, "visual.strange": torch.zeros(1)}, tmp_path / "strange.safetensors")
     assert "visual.strange" in refused(f"hf:{saved['clip']}", weights=str(tmp_path / "strange.safetensors"))
+
+
+def test_a_siglip_with_its_own_kind_of_vocabulary_is_read(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece", reason="needs sentencepiece: pip install camcore[clip]")
+    folder = save_tiny_clip(tmp_path / "siglip", kind="siglip")
+    (tmp_path / "said.txt").write_text("\n".join([*CAPTIONS, *template_captions()] * 3), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "said.txt"),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=-1,
+        bos_id=-1,
+        eos_id=1,
+        unk_id=2,
+        minloglevel=2,
+    )
+    (folder / "tokenizer.json").unlink()
+    kind = {"tokenizer_class": "SiglipTokenizer", "eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**kind, "do_lower_case": True}), encoding="utf-8")
+    subject = find_image_text(f"hf:{folder}")
+
+    said = [subject.tokenise([caption])["input_ids"] for caption in ("A Red MUG", "a red mug", "a blue mug")]
+    assert torch.equal(said[0], said[1])
+    assert not torch.equal(said[1], said[2])

@@ -15,7 +15,7 @@ from camcore.cost import metered
 from camcore.degeneracy import Degeneracy
 from camcore.errors import one_line
 from camcore.images import Batch, Dataset, Progress, load
-from camcore.record import ZeroGradient
+from camcore.record import ZeroGradient, zero_gradients_recorded
 from camcore.seeds import generator
 from camcore.subject import Subject
 from camcore.throughput import is_out_of_memory
@@ -198,9 +198,9 @@ def measure_missing(
 
 def _measured(measure: Measure, subject: Subject, batch: Batch) -> Mapping[str, Tensor]:
     try:
-        return measure(subject, batch)
-    except ZeroGradient:
-        # Raised when no image of the batch has a gradient; in a mixed batch the same images give empty maps, hence NaN.
+        with zero_gradients_recorded():
+            return measure(subject, batch)
+    except ZeroGradient:  # the scores are cut off from the layer, whatever the picture
         return {DEGENERATE: torch.full((len(batch),), float(Degeneracy.ZERO_GRADIENT))}
 
 

@@ -5,8 +5,9 @@ place of the layer's output, and `torch.autograd.grad` walks from the class scor
 `.grad` is touched, whether the parameters are frozen or not.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,24 @@ Edit = Callable[[Tensor], Tensor]  # what the rest of the network sees in place 
 
 class ZeroGradient(ValueError):
     """The class score does not depend on the layer: there is nothing to weigh its features with."""
+
+
+# a batch of images without a gradient is recorded as zeros, as the same images are in a batch with others
+_may_be_zero: ContextVar[bool] = ContextVar("zero gradients are recorded", default=False)
+
+
+@contextmanager
+def zero_gradients_recorded() -> Iterator[None]:
+    """Inside, a gradient that is zero for all images of a batch is recorded, and not an error.
+
+    For measures whose numbers must not depend on which images share a batch: who explains a single picture is better
+    served by an error that says why its map would be empty.
+    """
+    before = _may_be_zero.set(True)
+    try:
+        yield
+    finally:
+        _may_be_zero.reset(before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +160,8 @@ def record_layers(
     recordings = {}
     for name, gradient in zip(layers, gradients, strict=True):
         grid = grid_of(subject, name, kept[name])
-        if gradient is None or not grid.fold(gradient).any():
+        gradient = torch.zeros_like(kept[name]) if gradient is None else gradient
+        if not _may_be_zero.get() and not grid.fold(gradient).any():
             raise ZeroGradient(
                 f"the class score of {subject.name} does not depend on layer {name!r} (zero gradient everywhere); "
                 "choose a layer before the last mixing of places (for a ViT: the last block's first norm)"

@@ -1,5 +1,9 @@
 """What the audit of shuffling measures, what it costs, and that batches do not matter."""
 
+from dataclasses import replace
+from functools import partial
+from math import isfinite
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,11 +11,12 @@ from torch import Tensor, nn
 from audits import test_shuffling as audit
 from camcore.cam import METHODS
 from camcore.cost import metered
+from camcore.engine import Terms, measure_missing
 from camcore.images import Batch
 from camcore.perturbations import dealt
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Overlay, Table
-from tests.tiny import SIZE, FlatNet, GapNet, some_images, tiny_subject
+from tests.tiny import SIZE, FlatNet, GapNet, numbered_dataset, some_images, tiny_subject
 
 CAMS = {"hirescam": METHODS["hirescam"], "gradcam": METHODS["gradcam"]}
 GRIDS = (2, 4, 7, 8)  # of those that are asked, what fits a picture of 16 pixels
@@ -107,6 +112,37 @@ def test_a_rise_is_no_fall() -> None:
     risen = columns["shuffled:4:predicted"] - columns["whole:predicted"]
 
     torch.testing.assert_close(columns["rise"], risen.clamp(min=0))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_pieces_without_a_gradient_are_judged_alike_whatever_shares_their_batch(size: int) -> None:
+    """Of a head that is shut on pieces, a batch of which none has a gradient lost what the model said of them."""
+
+    class Shut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = GapNet()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.inner(images) * (images[:, :, :4, :4].mean((1, 2, 3)) > 0.5)[:, None]
+
+    data = numbered_dataset(5)
+    images = some_images(5)
+    images[:, :, :4, :4] = images[:, :, :4, :4] / 2 + 0.5  # the whole pictures have a gradient
+    data = replace(data, read=lambda image_id: images[data.ids.index(image_id)])
+    asked = tiny_subject(Shut(), "inner.relu")
+    found = {}
+    for batches in (size, 5):
+        journal: dict[str, dict[str, float]] = {}
+        terms = Terms(level=0.95, budget=5, seed=0, batch_size=batches, min_images=1)
+        measure_missing(
+            partial(audit.shuffling, cams=CAMS, draws=2), asked, data, data.ids, terms=terms, journal=journal
+        )
+        found[batches] = {one: {key: row[key] for key in row if "wards" not in key} for one, row in journal.items()}
+
+    assert all(isfinite(row["structure"]) for row in found[5].values())
+    for one, row in found[size].items():
+        assert row == pytest.approx(found[5][one], abs=1e-3, nan_ok=True)
 
 
 def test_a_draw_in_which_it_falls_does_not_make_up_for_one_in_which_it_rises() -> None:

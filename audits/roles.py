@@ -187,7 +187,12 @@ def boxes(asked: Asked) -> Role:
             f"--data {settings.data or 'as given'!r} has no phrases for {asked.spec!r}; leave it out: grounding scenes "
             "are drawn"
         )
-    size = max(subject.geometry.crop)
+    high, wide = subject.geometry.crop
+    if high != wide:
+        raise BadInput(
+            f"{subject.name} takes pictures of {high}x{wide}, and drawn scenes are square; give it a square geometry"
+        )
+    size = high
     refuse_cut(subject.geometry, size, size, "drawn scenes")
     scenes = grounding_scenes(asked.policy.images, seed=settings.seed, size=size)
     return Role(subject=subject, dataset=scenes.first, terms=asked.terms(asked.batch_size or PAIRS), scenes=scenes)

@@ -243,6 +243,9 @@ def _ask(
     def premise(_images: Images) -> dict[str, Bindings]:
         if bindings is None or not isinstance(ask.subject, TwoTowers):
             raise Undefined(f"{ask.subject.name} has no tower of images whose features a caption's score could explain")
+        high, wide = ask.subject.geometry.crop
+        if high != wide:
+            raise Undefined(f"{ask.subject.name} takes pictures of {high}x{wide}, and drawn scenes are square")
         return {"bindings": bindings}
 
     ask(

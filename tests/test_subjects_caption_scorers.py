@@ -170,3 +170,15 @@ def test_class_scores_in_half_precision_are_refused(mine: str) -> None:
     asked = scorer_as_classifier(find_image_text(f"{mine}:half"), ("a", "bb"))
     with pytest.raises(ValueError, match=r"single precision at least, got torch\.float16"):
         asked.logits(torch.rand(1, 3, 64, 64))
+
+
+def test_what_finds_phrases_in_oblong_pictures_is_not_shown_square_ones(tmp_path: Path) -> None:
+    file = tmp_path / "finds.py"
+    file.write_text(
+        "import torch\nfrom camcore import Geometry\n\nclass Finds:\n    geometry = Geometry(crop=(48, 64), squash=True)\n\n"
+        "    def ground(self, image, caption, phrase):\n        return torch.zeros(1, 4), torch.zeros(1)\n\n"
+        "def build(): return Finds()\n",
+        encoding="utf-8",
+    )
+    message = refusal(planned, tmp_path, f"py:{file}:build")
+    assert "takes pictures of 48x64, and drawn scenes are square" in message

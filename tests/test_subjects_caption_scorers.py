@@ -175,7 +175,8 @@ def test_class_scores_in_half_precision_are_refused(mine: str) -> None:
 def test_what_finds_phrases_in_oblong_pictures_is_not_shown_square_ones(tmp_path: Path) -> None:
     file = tmp_path / "finds.py"
     file.write_text(
-        "import torch\nfrom camcore import Geometry\n\nclass Finds:\n    geometry = Geometry(crop=(48, 64), squash=True)\n\n"
+        "import torch\nfrom camcore import Geometry\n\n"
+        "class Finds:\n    geometry = Geometry(crop=(48, 64), squash=True)\n\n"
         "    def ground(self, image, caption, phrase):\n        return torch.zeros(1, 4), torch.zeros(1)\n\n"
         "def build(): return Finds()\n",
         encoding="utf-8",

@@ -13,7 +13,7 @@ from camcore import statistics
 from camcore.cam import CamMethod
 from camcore.clusters import spectral
 from camcore.degeneracy import degeneracy
-from camcore.errors import Undefined
+from camcore.errors import Undefined, Unreliable
 from camcore.images import Dataset, Progress, batches, only
 from camcore.maps import rectify, upsample
 from camcore.record import Recording, record
@@ -170,8 +170,28 @@ def _groups(
     return tuple(found)
 
 
-def unseen(dataset: Dataset, found: Search, cam: str) -> Dataset:
-    """The images of the class whose maps gather most, but for those that were searched."""
+def unseen(dataset: Dataset, found: Search, cam: str, *, enough: float) -> Dataset:
+    """The images of the class whose maps gather most, but for those that were searched.
+
+    Args:
+        dataset: The images.
+        found: What the search came to.
+        cam: The method.
+        enough: What a class has to gather to be worth confirming although others were not looked at.
+
+    Raises:
+        Unreliable: Classes of the data were not looked at, since fewer than `LEAST` of their maps were searched and
+            showed anything, and no other gathers enough: what is left to confirm says nothing of them.
+    """
+    looked_at = {place.label for place in found.places[cam]}
+    left_out = sorted(set(dataset.labels) - looked_at)
+    if left_out and found.places[cam][0].gathered < enough:
+        names = [dataset.classes[label] if label < len(dataset.classes) else str(label) for label in left_out[:3]]
+        raise Unreliable(
+            f"{len(left_out)} of {len(looked_at) + len(left_out)} classes were not looked at ({', '.join(names)}"
+            f"{', …' * (len(left_out) > 3)}): of each fewer than {LEAST} maps were searched and showed anything; "
+            "give more pictures of fewer classes with --data, or a larger profile"
+        )
     taken, label = set(found.searched), found.places[cam][0].label
     labels: dict[str, int] = dict(zip(dataset.ids, dataset.labels, strict=True))
     return only(dataset, [one for one in dataset.ids if one not in taken and labels[one] == label])

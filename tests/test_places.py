@@ -15,7 +15,7 @@ from audits.places_search import CELLS, DEALT, GRID, Group, Place, Search, gathe
 from camcore.cam import METHODS
 from camcore.clusters import LEAST, spectral
 from camcore.cost import metered
-from camcore.errors import Undefined
+from camcore.errors import Undefined, Unreliable
 from camcore.images import Batch, Dataset, load
 from camcore.maps import rectify, upsample
 from camcore.record import record
@@ -201,10 +201,23 @@ def test_too_few_images_of_a_class_cannot_be_searched() -> None:
 def test_confirmed_is_the_class_that_gathers_most_on_images_that_were_not_searched() -> None:
     found = searched()
     for name in CAMS:
-        left = unseen(dataset(), found, name)
+        left = unseen(dataset(), found, name, enough=0.0)
         assert set(left.labels) == {found.places[name][0].label}
         assert not set(left.ids) & set(found.searched)
         assert len(left.ids) == 5
+
+
+def test_a_class_that_was_not_looked_at_lets_nothing_pass() -> None:
+    data, cells = dataset(), torch.zeros(GRID**2, dtype=torch.bool)
+    place = Place(label=0, maps=5, gathered=0.2, p=0.5, groups=(), cells=cells, usual=0.1)
+    other = replace(place, label=1)
+    rest = [replace(place, label=label) for label in set(data.labels) - {0, 1}]
+    found = Search(places={"gradcam": [place, other]}, searched=data.ids[:10])
+
+    with pytest.raises(Unreliable, match=r"\d of \d classes were not looked at"):
+        unseen(data, found, "gradcam", enough=0.25)
+    assert unseen(data, found, "gradcam", enough=0.15).ids  # enough to fail: it is worth confirming
+    assert unseen(data, replace(found, places={"gradcam": [place, other, *rest]}), "gradcam", enough=0.25).ids
 
 
 def test_what_is_measured_of_an_image_does_not_depend_on_its_batch() -> None:

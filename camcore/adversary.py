@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from camcore.cost import count
-from camcore.fragility import LEVELS, on_grid
+from camcore.fragility import LEVELS, climbable, on_grid
 from camcore.hooks import KeepGradients, as_written, bare, frozen
 from camcore.images import Images
 from camcore.subject import Classifier
@@ -123,8 +123,7 @@ def apgd(
             subject, start[rows], label[rows], None if target is None else target[rows], allowed[rows], change, budget
         )
         if not restart:
-            slope = climb.slope.flatten(1)
-            no_slope = ~(slope.isfinite().all(1) & slope.any(1))
+            no_slope = ~climbable(climb.slope)
         for one in _climbed(subject, climb, budget):
             higher = one.done | (one.top > top[rows[one.row]])
             chosen = rows[one.row[higher]]

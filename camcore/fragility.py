@@ -67,7 +67,7 @@ def attack(rec: Recording, *, radii: Sequence[int], steps: int) -> Attack:
     top = top_cells(_map(rec.activations, rec.gradients), TOP)
     found = _look(rec, start, top, probability)
     assert found.slope is not None
-    before, masked = found.share, ~_climbable(found.slope)
+    before, masked = found.share, ~climbable(found.slope)
     best, least = start, before
     current, images, shares = start, [], []
     for number, radius in enumerate(radii):
@@ -85,7 +85,7 @@ def attack(rec: Recording, *, radii: Sequence[int], steps: int) -> Attack:
     return Attack(images=tuple(images), share=torch.stack(shares, 1), before=before, masked=masked)
 
 
-def _climbable(slope: Tensor) -> Bool[Tensor, " b"]:
+def climbable(slope: Tensor) -> Bool[Tensor, " b"]:
     """Whether a slope says which way to go: it is a number everywhere, and not zero everywhere."""
     return slope.isfinite().flatten(1).all(1) & slope.flatten(1).any(1)
 

@@ -353,9 +353,7 @@ def test_a_folder_that_asks_for_code_of_its_own_is_refused_before_any_runs(folde
     assert not (folder / "ran").exists()
 
 
-def test_weights_of_a_file_are_fed_as_the_published_ones_or_refused_where_those_differ(
-    saved, named, tmp_path, monkeypatch
-):
+def test_weights_of_a_file_are_fed_as_the_published_ones_or_refused_where_those_differ(saved, named, monkeypatch):
     ways = {"a": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}, "b": {"mean": [0.4] * 3}}
     told = {"tags": ["a"]}
     monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda _name: told["tags"])

@@ -66,6 +66,11 @@ def check(scores: Tensor) -> None:
     """Refuse what is no group of two and two, and half precision."""
     if scores.dim() != 3 or scores.shape[1:] != (2, 2):
         raise ValueError(f"expected scores of shape (groups, 2, 2), got {tuple(scores.shape)}")
+    check_numbers(scores)
+
+
+def check_numbers(scores: Tensor) -> None:
+    """Refuse half precision, NaN and infinity."""
     in_double(scores)
     if not scores.isfinite().all():
         raise ValueError("expected finite scores, got NaN or infinity")

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcore.images import Images
-from camcore.metrics.binding import in_double
+from camcore.metrics.binding import check_numbers, in_double
 from camcore.subject import ImageText
 
 Offered = Sequence[Sequence[int]]  # for each picture, the captions that it is to choose from: the true one first
@@ -65,6 +65,4 @@ def _check(scores: Tensor, offered: Offered) -> None:
         raise ValueError(
             f"expected two captions or more for each of {len(scores)} pictures, got {[len(one) for one in offered]}"
         )
-    in_double(scores)
-    if not scores.isfinite().all():
-        raise ValueError("expected finite scores, got NaN or infinity")
+    check_numbers(scores)

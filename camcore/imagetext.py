@@ -25,7 +25,7 @@ from camcore.images import Images
 from camcore.layers import with_target_layer
 from camcore.seeds import generator
 from camcore.similarity import Similarity
-from camcore.subject import Classifier, Subject, at_least_fp32, first_tensor
+from camcore.subject import Classifier, Subject, at_least_fp32, first_tensor, refuse_half
 
 Score = Callable[[Images, Sequence[str]], Float[Tensor, "b captions"]]
 Tokens = Mapping[str, Tensor]  # by the name that the text tower calls them; the first axis is the captions'
@@ -153,9 +153,8 @@ class Prompted(nn.Module):
             ValueError: The scores come in half precision, in which some are level that are not.
         """
         found = self.score(images, [caption for wordings in self.said for caption in wordings])
-        if torch.is_tensor(found) and found.is_floating_point() and found.dtype.itemsize < 4:
-            raise ValueError(f"expected scores in single precision at least, got {found.dtype}")
-        return found.unflatten(1, (len(self.said), -1)).mean(2)
+        refuse_half(found)
+        return at_least_fp32(found).unflatten(1, (len(self.said), -1)).mean(2)
 
 
 def scorer_as_classifier(

@@ -43,6 +43,19 @@ def first_tensor(output: Any) -> Tensor:
     )
 
 
+def refuse_half(scores: Tensor) -> None:
+    """Refuse scores in half precision.
+
+    Raises:
+        ValueError: In it scores are level that are not; to raise them now is too late.
+    """
+    if scores.dtype.itemsize < 4:
+        raise ValueError(
+            f"expected scores in single precision at least, got {scores.dtype}, in which scores are level that are "
+            "not; compute embeddings and their product in float32"
+        )
+
+
 def at_least_fp32(tensor: Tensor) -> Tensor:
     """Half precision raised to fp32, in which sums over places keep their digits; fp64 is left as it is."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from camcore.subject import refuse_half
+
 Scores = Float[Tensor, "groups pictures captions"]  # two of each; caption i is true of picture i
 
 
@@ -82,9 +84,5 @@ def in_double(scores: Tensor) -> Tensor:
     Raises:
         ValueError: They come in half precision, in which scores are level that are not; to raise them now is too late.
     """
-    if scores.dtype.itemsize < 4:
-        raise ValueError(
-            f"expected scores in single precision at least, got {scores.dtype}, in which scores are level that are "
-            "not; compute embeddings and their product in float32"
-        )
+    refuse_half(scores)
     return scores.double()

@@ -15,6 +15,7 @@ from audits.plan import Audited, Plan, family_size
 from audits.policy import Policy
 from audits.question import audit_of, documentation
 from camcore import statistics
+from camcore.imagetext import TwoTowers
 from camcore.subject import Ability
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
@@ -222,6 +223,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
     geometry = subject.geometry
     resize = f"resize {geometry.resize} ({geometry.interpolation}), " if geometry.resize else ""
     fitted = f"{resize}{'squash to' if geometry.squash else 'crop'} {geometry.crop[0]}x{geometry.crop[1]}"
+    fed = subject.fed if isinstance(subject, TwoTowers) else ""
     return {
         "spec": subject.spec,
         "id": audited.id,
@@ -234,7 +236,7 @@ def _subject(audited: Audited) -> dict[str, Any]:
         "cams": list(audited.cams),
         "data": list(dict.fromkeys(shown.sha256 for role in audited.roles.values() for shown in role.shown)),
         "target_layer": subject.target_layer,
-        "preprocess": f"{fitted}, {described(subject.preprocess)}",
+        "preprocess": f"{fitted}, {described(subject.preprocess)}" + (f" ({fed})" if fed else ""),
         "unsafe": list(subject.unsafe),
     }
 

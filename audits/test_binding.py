@@ -26,7 +26,8 @@ Groups of one relation are alike: who does not bind may lean the same way in mos
 interaction counts that as right or wrong in most; of a network trained on true captions without hard negatives it was
 0.69, with 0.08 of the groups right. group, and the table of what is preferred by how much, tell. Pictures are drawn at
 the model's own size, so that nothing is cut away; photographs of your own (Winoground, pairs of What'sUp, a table:
-docs/data.md) are squashed into it, and a model that would be shown a part of them is refused.
+docs/data.md) are squashed into it, and a model that would be shown a part of them is refused. A group with a caption
+that is longer than the model reads counts as the worst case; if more than one in twenty are, the claim is an ERROR.
 
 ## Caught by
 
@@ -48,6 +49,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from audits import captions_read
 from audits.ask import Ask
 from audits.binding_shown import NEUTRAL, pictures_of, show
 from audits.question import Question
@@ -207,9 +209,9 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
 
     ask(
         question,
-        measure=binding,
+        measure=partial(captions_read.measured, measure=binding),
         column=column,
-        show=partial(show, column=column, tables=question not in RELATED.values()),
+        show=partial(captions_read.shown, column=column, show=partial(show, tables=question not in RELATED.values())),
         version=VERSION,
         premise=premise,
         early=ask.bindings is not None,  # of a benchmark's folder the scores are those of all that the budget allows

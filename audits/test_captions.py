@@ -20,7 +20,9 @@ One picture and its captions do not take out which caption the model prefers any
 groups of two pictures and two captions. An even grey is like no photograph, so the preference that it shows is one
 estimate of what the text alone decides. Published scores are of the whole benchmark: of a folder all items that the
 profile's budget allows are asked, and the tables say of how many they are. VSR's captions are asked as "... (True)"
-against "... (False)", as others did for CLIP; a model that never read such words says little by it.
+against "... (False)", as others did for CLIP; a model that never read such words says little by it. An item with a
+caption that is longer than the model reads counts as the worst case; if more than one in twenty are, the claim is an
+ERROR.
 
 ## Caught by
 
@@ -40,6 +42,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from audits import captions_read
 from audits.ask import Ask
 from audits.captions_scores import by_relation, published
 from audits.question import Question
@@ -166,9 +169,9 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
 
     ask(
         question,
-        measure=choice,
+        measure=partial(captions_read.measured, measure=choice),
         column=column,
-        show=partial(show, column=column),
+        show=partial(captions_read.shown, column=column, show=show),
         version=VERSION,
         premise=premise,
         early=ask.bindings is not None,  # of a benchmark's folder the scores are those of all that the budget allows

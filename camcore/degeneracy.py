@@ -1,4 +1,4 @@
-"""Maps that cannot be judged, by name: what is wrong with one decides what its owner should do."""
+"""What cannot be judged, by name: what is wrong with a map decides what its owner should do."""
 
 from enum import IntEnum
 
@@ -22,6 +22,7 @@ class Degeneracy(IntEnum):
     CONSTANT = 4
     FEW_CHANNELS = 5
     SATURATED = 6
+    TOO_LONG = 7
 
     @property
     def sentence(self) -> str:
@@ -34,6 +35,7 @@ class Degeneracy(IntEnum):
             Degeneracy.CONSTANT: "map constant",
             Degeneracy.FEW_CHANNELS: "map of a single channel",
             Degeneracy.SATURATED: "softmax saturated, so that the probability cannot show a difference",
+            Degeneracy.TOO_LONG: "caption longer than the model reads",
         }[self]
 
 

@@ -15,6 +15,10 @@ class Unreliable(ValueError):
     """What would be measured says nothing about this model. One line: what was checked, and how it came out."""
 
 
+class TooLong(ValueError):
+    """The model would read a caption's beginning alone. One line: the caption, its tokens, how many are read."""
+
+
 def printable(text: str) -> str:
     """On one line, without control characters, marks that turn the reading direction, and halves of characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

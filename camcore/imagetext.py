@@ -5,9 +5,9 @@ Or any function that does, which has no embeddings to look into.
     subject.similarity(images, ["a mug on the left", "a mug on the right"])  # (b, 2)
     as_classifier(subject, ["cat", "dog"], templates=["a photo of a {}."])   # every audit of classes runs on it
 
-What may go wrong without a sound is checked where it happens: captions that two towers cannot tell apart, and captions
-that are longer than they read (by `tokenise`). Sides that are cut away (`Geometry.keeps`) are seen to by whoever gives
-pictures: audits refuse a model that would be shown a part.
+What may go wrong without a sound is checked where it happens: captions of different words that two towers cannot tell
+apart, and captions that are longer than they read (by `tokenise`). Sides that are cut away (`Geometry.keeps`) are seen
+to by whoever gives pictures: audits refuse a model that would be shown a part.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from camcore.cost import count
+from camcore.errors import TooLong
 from camcore.grounding import AsGiven
 from camcore.images import Images
 from camcore.layers import with_target_layer
@@ -45,7 +46,7 @@ class TwoTowers(Subject):
     then are not probed again.
     """
 
-    tokenise: Callable[[Sequence[str]], Tokens]  # refuses captions that are longer than the model reads
+    tokenise: Callable[[Sequence[str]], Tokens]  # captions that are longer than the model reads are `TooLong`
     embed_image: (
         nn.Module
     )  # from preprocessed images to embeddings of any length; a module, for its layers are recorded
@@ -60,10 +61,13 @@ class TwoTowers(Subject):
         A CLIP's score is 100 * cosine, free of its temperature, so that models can be compared. A SigLIP's is its own
         logit, scale * cosine + bias: its sigmoid is the model's probability that the caption belongs to the image.
         Each caption is embedded once, without a graph; differentiable with respect to images that ask for it. Counts
-        one forward per image, as `Classifier.logits` does, and none for captions.
+        one forward per image, as `Classifier.logits` does, and none for captions. Captions of the same words in
+        another order score exactly level where the text tower does not read the order.
 
         Raises:
-            ValueError: Two different captions have the same embedding, there is no caption, or the model trains.
+            TooLong: A caption has more tokens than the model reads.
+            ValueError: Two captions of different words have the same embedding, there is no caption, or the model
+                trains.
         """
         different = list(dict.fromkeys(captions))  # scored once: a caption that stands twice ties with itself exactly
         text = self.embed_captions(different)
@@ -87,30 +91,52 @@ class TwoTowers(Subject):
         if not different:
             raise ValueError(f"expected at least one caption for {self.name}, got none")
         batches = [different[start : start + AT_ONCE] for start in range(0, len(different), AT_ONCE)]
-        found = normalize(torch.cat([at_least_fp32(self._embed(batch)) for batch in batches]), dim=1)
-        self._check_apart(different, found)
+        parts = [self._embed(batch) for batch in batches]
+        found = normalize(torch.cat([embedded for embedded, _ in parts]), dim=1)
+        found = self._told_apart(different, found, [words for _, of_batch in parts for words in of_batch])
         row = {caption: index for index, caption in enumerate(different)}
         return found[[row[caption] for caption in captions]]
 
-    def _embed(self, captions: Sequence[str]) -> Float[Tensor, "n d"]:
-        return self.embed_text({key: value.to(self.device) for key, value in self.tokenise(captions).items()})
+    def _embed(self, captions: Sequence[str]) -> tuple[Float[Tensor, "n d"], list[bytes]]:
+        """The embeddings, of any length, and of each caption its tokens, whatever their order."""
+        tokens = self.tokenise(captions)
+        sorted_rows = [value.cpu().long().reshape(len(captions), -1).sort(1).values for value in tokens.values()]
+        embedded = self.embed_text({key: value.to(self.device) for key, value in tokens.items()})
+        return at_least_fp32(embedded), [row.tobytes() for row in torch.cat(sorted_rows, 1).numpy()]
 
-    def _check_apart(self, captions: Sequence[str], embedded: Float[Tensor, "n d"]) -> None:
-        pair = same_rows(embedded)
+    def _told_apart(
+        self, captions: Sequence[str], embedded: Float[Tensor, "n d"], words: Sequence[bytes]
+    ) -> Float[Tensor, "n d"]:
+        """The embeddings, those made exactly level that a bag of words makes level but for rounding.
+
+        Which order words stand in is what audits ask; a tower that does not read it has answered. Captions of
+        different words that are level are a mistake in how the model was put together.
+        """
+        with_words: dict[bytes, int] = {}
+        first = [with_words.setdefault(key, index) for index, key in enumerate(words)]
+        level = (embedded - embedded[first]).abs().amax(1) <= SAME
+        bag = [
+            index
+            for index, other in enumerate(first)
+            if other != index and level[index] and not self._same_tokens(captions[index], captions[other])
+        ]
+        apart = sorted(set(range(len(captions))) - set(bag))
+        pair = same_rows(embedded[apart])
         if pair is None:
-            return
-        one, other = pair
-        tokens = self.tokenise([captions[one], captions[other]])
+            return embedded.index_copy(0, _index(bag, embedded), embedded[[first[index] for index in bag]])
+        one, other = (captions[apart[at]] for at in pair)
         why = (
             "its tokeniser gives both the same tokens (case and white space do not count); word one of them differently"
-            if all(torch.equal(*values) for values in tokens.values())
+            if self._same_tokens(one, other)
             else "their tokens differ, so its text tower reads a position that is the same in every caption; "
             "correct eos_token_id in its config to the tokeniser's"
         )
         raise ValueError(
-            f"{self.name} gives {captions[one]!r} and {captions[other]!r} the same embedding, "
-            f"which makes every comparison of them 0: {why}"
+            f"{self.name} gives {one!r} and {other!r} the same embedding, which makes every comparison of them 0: {why}"
         )
+
+    def _same_tokens(self, one: str, other: str) -> bool:
+        return all(torch.equal(*values) for values in self.tokenise([one, other]).values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +183,17 @@ class Prompted(nn.Module):
         return at_least_fp32(found).unflatten(1, (len(self.said), -1)).mean(2)
 
 
+def reads(subject: Subject, captions: Sequence[str]) -> bool:
+    """Whether a model reads captions to their end; of a function it is not known, and taken to be so."""
+    if not isinstance(subject, TwoTowers):
+        return True
+    try:
+        subject.tokenise(captions)
+    except TooLong:
+        return False
+    return True
+
+
 def scorer_as_classifier(
     subject: CaptionScorer, classes: Sequence[str], *, templates: Sequence[str] = ("{}",)
 ) -> Classifier:
@@ -182,6 +219,10 @@ def scorer_as_classifier(
         weights=subject.weights,
         unsafe=subject.unsafe,
     )
+
+
+def _index(rows: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(rows, dtype=torch.int64, device=like.device)
 
 
 def _said(classes: Sequence[str], templates: Sequence[str]) -> list[tuple[str, list[str]]]:

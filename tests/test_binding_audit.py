@@ -168,6 +168,25 @@ def test_captions_of_two_groups_that_the_model_cannot_tell_apart_are_never_compa
         audit.scored(subject, [blind], pictures[:1])
 
 
+@pytest.mark.slow
+def test_two_towers_whose_text_is_a_bag_of_words_are_judged_and_level_where_words_change_places(
+    bindings: Bindings,
+) -> None:
+    subject = find_image_text("control:clip-trained")
+    read = subject.embed_text
+    bag = replace(
+        subject, embed_text=lambda tokens: read({**tokens, "words": tokens["words"].sort(1, descending=True).values})
+    )
+    drawn = binding_scenes(COUNT, seed=21, size=subject.geometry.crop[0])
+    asked = load(drawn.first, drawn.first.ids, subject.geometry, seed=0, device=torch.device("cpu"))
+    found = audit.binding(bag, asked, captions=drawn_captions(drawn))
+
+    assert (found["level"] == 1).all()
+    for never in ("interaction", "text", "image", "group"):
+        assert (found[never] == 0).all()
+    assert (audit.binding(subject, asked, captions=drawn_captions(drawn))["level"] == 0).all()
+
+
 def test_a_claim_of_a_relation_is_about_its_groups_alone(bindings: Bindings) -> None:
     for relation, question in audit.RELATED.items():
         held = audit.about(drawn_captions(bindings), question)

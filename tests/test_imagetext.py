@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from camcore import BadInput, Geometry, ImageText, TwoTowers, as_classifier, as_scorer, cam, record
+from camcore import BadInput, CaptionScorer, Geometry, ImageText, TwoTowers, as_classifier, as_scorer, cam, record
 from camcore.cost import metered
-from camcore.imagetext import AT_ONCE, same_rows, with_map
+from camcore.errors import TooLong
+from camcore.imagetext import AT_ONCE, reads, same_rows, with_map
 from camcore.seeds import generator
 from tests.tiny import CLASSES, SIZE, GapNet, as_they_are, randomised, some_images
 
@@ -105,6 +106,45 @@ def test_a_text_tower_that_reads_the_same_place_of_every_caption_is_refused():
     blind = replace(subject, embed_text=first_letter)
     with pytest.raises(ValueError, match=r"'a mug on the left' and 'a dog' the same embedding.*eos_token_id"):
         blind.similarity(some_images(1), [LEFT, "the left", DOG])
+
+
+def test_a_bag_of_words_scores_captions_of_the_same_words_exactly_level():
+    """It gives them one embedding but for rounding, and rounding would be right half the time."""
+
+    def letters(tokens):
+        counted = subject.module["text"].table(tokens["ids"]).sum(1)
+        return nn.functional.pad(counted, (0, CLASSES - counted.shape[1]))
+
+    subject = towers()
+    bag = replace(subject, embed_text=letters)
+    said = ["red left of green", DOG, "green left of red", "of red green left", LEFT]
+    found = bag.similarity(some_images(5), said)
+    assert (found[:, 0] == found[:, 2]).all()
+    assert (found[:, 0] == found[:, 3]).all()
+    assert (found[:, [0]] != found[:, [1, 4]]).all()
+    torch.testing.assert_close(found[:, 2:3], bag.similarity(some_images(5), said[2:3]))
+    reading = subject.similarity(some_images(5), said)  # a tower that reads the order is left as it is
+    torch.testing.assert_close(reading, 100 * cosines(subject, some_images(5), said))
+    assert (reading[:, 0] != reading[:, 2]).all()
+
+
+def test_what_a_model_reads_whole_is_known_of_two_towers():
+    def short(captions):
+        if any(len(caption) > LONGEST for caption in captions):
+            raise TooLong("too long")
+        return tokenise(captions)
+
+    subject = towers(tokenise=short)
+    assert reads(subject, [LEFT, DOG])
+    assert not reads(subject, [LEFT, "a dog " * 10])
+    scorer = CaptionScorer(
+        name="x",
+        spec="x",
+        module=subject.module,
+        geometry=subject.geometry,
+        score=lambda images, captions: torch.zeros(len(images), len(captions)),
+    )
+    assert reads(scorer, ["a dog " * 10])
 
 
 def test_captions_that_the_tokeniser_cannot_tell_apart_are_refused():

@@ -11,7 +11,7 @@ from camcore.cam import CamMethod
 from camcore.images import Batch, Images
 from camcore.imagetext import TwoTowers, as_scorer
 from camcore.maps import upsample
-from camcore.record import Recording, ZeroGradient, record
+from camcore.recording import Recording, ZeroGradient, record
 from camcore.subject import Classifier
 from fixtures.datasets.binding_scenes import Bindings, Group
 from fixtures.datasets.binding_sides import sided_captions

@@ -16,7 +16,7 @@ from camcore.images import Batch, Images
 from camcore.maps import rectify, upsample
 from camcore.metrics import Scores, area_under, class_scores, deletion_curve, insertion_curve
 from camcore.perturbations import black, blur, mean_colour, noise, noisy_linear, rank_pixels
-from camcore.record import record
+from camcore.recording import record
 from camcore.subject import Classifier
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the pixels; the intact and the fully blurred image are the ends of every curve

@@ -14,7 +14,7 @@ from camcore.fragility import LEVELS
 from camcore.images import Batch
 from camcore.maps import upsample
 from camcore.perturbations import rank_pixels
-from camcore.record import Recording
+from camcore.recording import Recording
 from camcore.subject import Classifier
 
 AREA = 0.2  # of the pixels

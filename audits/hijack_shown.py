@@ -20,7 +20,7 @@ from camcore.engine import Row, column_of, rank
 from camcore.fragility import LEVELS, on_grid
 from camcore.images import Batch, Image, Images
 from camcore.maps import rectify, unit_range, upsample
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 

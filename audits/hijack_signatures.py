@@ -12,7 +12,7 @@ from camcore.cam import METHODS
 from camcore.fragility import LEVELS, on_grid
 from camcore.images import Batch, Dataset, Images, batches
 from camcore.maps import upsample
-from camcore.record import record
+from camcore.recording import record
 from camcore.subject import Classifier
 
 SOURCES = 16  # classes at most that a piece is cut from

@@ -11,7 +11,7 @@ from camcore.cam import CamMethod
 from camcore.engine import Row, column_of, rank
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.shift import record_shifted
 from camcore.subject import Classifier
 from camcore.verdict import Evidence, Overlay, Table

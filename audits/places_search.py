@@ -16,7 +16,7 @@ from camcore.degeneracy import degeneracy
 from camcore.errors import Undefined, Unreliable
 from camcore.images import Dataset, Progress, batches, only
 from camcore.maps import rectify, upsample
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.seeds import generator
 from camcore.subject import Classifier
 

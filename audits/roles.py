@@ -20,7 +20,7 @@ from camcore.engine import Terms
 from camcore.errors import BadInput, Undefined, one_line
 from camcore.images import Dataset
 from camcore.imagetext import PROBES, CaptionScorer, TwoTowers, as_classifier, scorer_as_classifier, with_map
-from camcore.record import record
+from camcore.recording import record
 from camcore.subject import Ability, Classifier, Subject
 from camcore.throughput import fastest_batch_size
 from fixtures.controls.registry import control_of

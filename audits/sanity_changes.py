@@ -16,7 +16,7 @@ from camcore.maps import is_constant, rectify, unit_range, upsample
 from camcore.metrics.complexity import complexity_rise
 from camcore.metrics.likeness import hog_likeness, rank_likeness, structural_similarity, unsigned_rank_likeness
 from camcore.randomise import Execution
-from camcore.record import Recording, ZeroGradient, record
+from camcore.recording import Recording, ZeroGradient, record
 from camcore.seeds import derive
 from camcore.subject import Classifier
 

@@ -10,7 +10,7 @@ from camcore.cam import CamMethod
 from camcore.engine import Row, rank
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
-from camcore.record import record
+from camcore.recording import record
 from camcore.subject import Classifier
 from camcore.verdict import Overlay
 

@@ -58,7 +58,7 @@ from camcore.engine import shuffled
 from camcore.images import Batch
 from camcore.maps import rectify, upsample
 from camcore.metrics.localisation import energy_inside
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from fixtures.artefacts import carrying, covered, fingerprint, suspects
 

@@ -50,7 +50,7 @@ from camcore.cam import CamMethod
 from camcore.engine import Row, column_of, rank
 from camcore.images import Batch
 from camcore.maps import rectify, unit_range, upsample
-from camcore.record import record
+from camcore.recording import record
 from camcore.statistics import confidence_sequence
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table

@@ -47,7 +47,7 @@ from camcore.engine import DEGENERATE, Row, column_of, rank
 from camcore.images import Batch
 from camcore.maps import rectify, unit_range, upsample
 from camcore.perturbations import mean_colour, patch_means, patch_numbers, rank_pixels
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 

@@ -55,7 +55,7 @@ from camcore.maps import rectify, unit_range, upsample
 from camcore.metrics.fragility import centre_shift, top_intersection
 from camcore.metrics.invariance import likeness
 from camcore.perturbations import sign_noise
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 

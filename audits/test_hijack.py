@@ -67,7 +67,7 @@ from camcore.fragility import LEVELS, on_grid
 from camcore.images import Batch, Dataset, Images
 from camcore.metrics.likeness import structural_similarity
 from camcore.perturbations import sign_noise
-from camcore.record import record
+from camcore.recording import record
 from camcore.subject import Classifier
 
 VERSION = "4"

@@ -54,7 +54,7 @@ from camcore.metrics.invariance import (
     relative_distance,
     sensitivity,
 )
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.shift import apart, record_shifted, twin_of
 from camcore.subject import Classifier
 

@@ -48,7 +48,7 @@ from camcore.engine import Row, column_of, rank
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
 from camcore.metrics.likeness import rank_likeness, unsigned_rank_likeness
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.seeds import derive
 from camcore.subject import Classifier
 from camcore.verdict import Evidence, Overlay, Table

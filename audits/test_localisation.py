@@ -54,7 +54,7 @@ from camcore.images import Batch, Images, only
 from camcore.maps import rectify, unit_range, upsample
 from camcore.metrics.localisation import cells_right, energy_inside, grown, pointing_hit, precision_at, rank_accuracy
 from camcore.placement import even_placement
-from camcore.record import record
+from camcore.recording import record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 from fixtures.datasets.objects import judgeable

@@ -52,7 +52,7 @@ from camcore.engine import Row, column_of, shuffled
 from camcore.images import Batch, Images
 from camcore.maps import rectify
 from camcore.perturbations import noisy_linear
-from camcore.record import record
+from camcore.recording import record
 from camcore.subject import Classifier
 from camcore.verdict import Evidence, Table
 

@@ -57,7 +57,7 @@ from camcore.images import Batch, Images
 from camcore.maps import rectify
 from camcore.metrics.invariance import likeness, shuffle_likeness
 from camcore.perturbations import cut_lines, dealt, derangements
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Table
 

@@ -48,7 +48,7 @@ from camcore.engine import Row, column_of, rank
 from camcore.images import Batch
 from camcore.maps import rectify, unit_range, upsample
 from camcore.metrics import leakage
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.seeds import derive
 from camcore.subject import Classifier
 from camcore.toy_wall import SIDE, TOY_WALL, certify_toy, toy_images, toy_subject

@@ -56,7 +56,7 @@ from camcore.errors import Undefined
 from camcore.images import Batch, Images
 from camcore.maps import rectify, unit_range, upsample
 from camcore.metrics import leakage, over_blanking, variation, zero_share
-from camcore.record import Recording, ZeroGradient, record
+from camcore.recording import Recording, ZeroGradient, record
 from camcore.subject import Classifier
 from camcore.verdict import Evidence, Overlay, Table
 from camcore.wall import Wall, build_wall

@@ -21,7 +21,7 @@ from benchmarks import gradient_cams, timing
 from benchmarks.gradient_cams import Work, clear_gradients
 from camcore import cam
 from camcore.hooks import frozen
-from camcore.record import record
+from camcore.recording import record
 from camcore.throughput import known_batch_size
 
 BARE = "bare loop of the same calls"

@@ -34,7 +34,7 @@ from benchmarks.channel_peers import (
 )
 from benchmarks.gradient_cams import Setting, Work, forward
 from camcore.cam import METHODS
-from camcore.record import Recording
+from camcore.recording import Recording
 from camcore.throughput import known_batch_size
 
 FORWARDS = 5  # timed before and after a call; the median of all is what its ratio is taken to

@@ -12,7 +12,7 @@ from benchmarks.gradient_cams import Setting, Work
 from benchmarks.gradient_cams import prepare as prepare_batch
 from camcore.cam import METHODS
 from camcore.maps import is_constant, rectify
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 
 MODULES = {"pytorch-grad-cam": "pytorch_grad_cam", "torchcam": "torchcam"}  # what is imported for a candidate
 Candidate = Callable[[Work, int], Tensor]  # (work, images per forward) -> map

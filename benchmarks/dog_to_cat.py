@@ -19,7 +19,7 @@ from benchmarks import timing
 from camcore.adversary import Budget, apgd
 from camcore.fragility import LEVELS, on_grid
 from camcore.images import load
-from camcore.record import record
+from camcore.recording import record
 from camcore.statistics import clopper_pearson
 from fixtures.datasets.find import find_dataset
 from fixtures.subjects.spec import find_subject

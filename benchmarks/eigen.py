@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks import gradient_cams, timing
 from camcore.cam import METHODS
-from camcore.record import Recording, features
+from camcore.recording import Recording, features
 
 Map = Float[Tensor, "b i j"]
 IN_A_ROW = 5  # calls timed together: one of camcore's is so short that it measures what the caches hold

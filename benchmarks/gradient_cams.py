@@ -24,7 +24,7 @@ from camcore.cam import METHODS
 from camcore.hooks import find_layer
 from camcore.images import Images
 from camcore.layers import with_target_layer
-from camcore.record import record
+from camcore.recording import record
 from camcore.seeds import generator
 from camcore.subject import Classifier
 from fixtures.subjects.torchvision import load

@@ -16,7 +16,7 @@ from audits.policy import load_policy
 from benchmarks import timing
 from camcore.fragility import on_grid
 from camcore.images import load
-from camcore.record import record
+from camcore.recording import record
 from camcore.statistics import clopper_pearson
 from fixtures.datasets.scenes import scenes
 from fixtures.subjects.spec import find_subject

@@ -19,7 +19,7 @@ from benchmarks.gradient_cams import Work, clear_gradients
 from camcore.cam.opti import opticam
 from camcore.cost import Cost, metered
 from camcore.hooks import frozen
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 
 
 @dataclass(frozen=True, kw_only=True)

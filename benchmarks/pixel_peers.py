@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from camcore import cam, record
 from camcore.perturbations import black
-from camcore.record import Recording
+from camcore.recording import Recording
 from tests.tiny import CLASSES, some_images, tiny_subject
 
 DRAWS = 10  # networks per number

@@ -27,7 +27,7 @@ from benchmarks import gradient_cams, timing
 from camcore.cam import METHODS
 from camcore.cascade import certified, half_random, top_down
 from camcore.randomise import Execution, execution
-from camcore.record import record
+from camcore.recording import record
 
 PEERS = ("quantus", "grad-cam")
 

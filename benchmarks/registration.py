@@ -23,7 +23,7 @@ from camcore.images import Geometry, Images
 from camcore.layers import with_target_layer
 from camcore.maps import upsample
 from camcore.placement import even_placement, trace_placement
-from camcore.record import record
+from camcore.recording import record
 from camcore.seeds import generator
 from camcore.subject import Classifier, first_tensor
 from fixtures.subjects.torchvision import load

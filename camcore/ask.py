@@ -13,7 +13,7 @@ from torch import Tensor
 from camcore.cost import count
 from camcore.hooks import KeepGradients, as_written, bare, frozen
 from camcore.images import Images
-from camcore.record import Recording, ZeroGradient, explained, run_behind, run_suffix
+from camcore.recording import Recording, ZeroGradient, explained, run_behind, run_suffix
 from camcore.subject import Classifier
 from camcore.throughput import known_batch_size, known_memory_format
 

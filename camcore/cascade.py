@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from camcore.hooks import bare, find_layer, standing_in
 from camcore.images import Images
 from camcore.randomise import Execution, Initialise, fresh, randomised, tensors_in
-from camcore.record import Recording, ZeroGradient, record, target_layer
+from camcore.recording import Recording, ZeroGradient, record, target_layer
 from camcore.subject import Classifier
 
 Stages = frozenset[int]  # of `Execution.stages`

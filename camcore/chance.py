@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from camcore.record import Recording
+from camcore.recording import Recording
 
 Map = Float[Tensor, "b i j"]
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcore.maps import is_constant, is_empty
-from camcore.record import Recording
+from camcore.recording import Recording
 
 ONE_CHANNEL = 0.9999  # cosine with a single channel of the layer from which a map counts as that channel
 

@@ -15,7 +15,7 @@ from camcore.cost import metered
 from camcore.degeneracy import Degeneracy
 from camcore.errors import one_line
 from camcore.images import Batch, Dataset, Progress, load
-from camcore.record import ZeroGradient, zero_gradients_recorded
+from camcore.recording import ZeroGradient, zero_gradients_recorded
 from camcore.seeds import generator
 from camcore.subject import Subject
 from camcore.throughput import is_out_of_memory

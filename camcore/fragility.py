@@ -18,7 +18,7 @@ from camcore.cost import count
 from camcore.hooks import bare, hooked, replace_first
 from camcore.images import Images
 from camcore.metrics.fragility import top_cells
-from camcore.record import Recording, grid_of
+from camcore.recording import Recording, grid_of
 from camcore.subject import at_least_fp32, first_tensor
 
 LEVELS = 255  # steps between black and white in a file: the attack moves by whole ones

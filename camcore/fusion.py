@@ -18,7 +18,7 @@ from camcore.cam.gradients import layercam
 from camcore.grid import Placement
 from camcore.maps import rectify, upsample
 from camcore.placement import trace_placement
-from camcore.record import Recording
+from camcore.recording import Recording
 
 
 def scale_shallow(saliency: Float[Tensor, "b i j"], *, gamma: float = 2.0) -> Float[Tensor, "b i j"]:
@@ -78,7 +78,8 @@ def layercam_fused(
     and at its layer's resolution: both are then below or at 1, and the scale of a layer's gradients decides nothing.
 
     Args:
-        recordings: By layer, from `camcore.record.record_layers`: however many, they cost one forward and one backward.
+        recordings: By layer, from `camcore.recording.record_layers`: however many, they cost one forward and one
+            backward.
         size: Height and width in pixels.
         shallow: Which of the layers are; the paper's are those of the first three of five stages of VGG-16.
         gamma: As in `scale_shallow`.

@@ -11,7 +11,7 @@ from camcore.errors import BadInput
 from camcore.grid import Grid, infer_grid
 from camcore.hooks import KeepGradients, bare, find_layer, hooked
 from camcore.placement import trace_placement
-from camcore.record import ZeroGradient, record
+from camcore.recording import ZeroGradient, record
 from camcore.seeds import generator
 from camcore.subject import Classifier
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from camcore.grid import Grid, Placement
 from camcore.hooks import bare, hooked
 from camcore.places import Axis, Operand, Place, moved, rule_of
-from camcore.record import grid_of, target_layer
+from camcore.recording import grid_of, target_layer
 from camcore.seeds import generator
 from camcore.subject import Classifier, first_tensor
 

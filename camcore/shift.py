@@ -18,7 +18,7 @@ from torch.nn import functional
 from camcore.errors import Undefined
 from camcore.hooks import Hook, bare, find_layer, hooked
 from camcore.images import Images
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.subject import Classifier
 
 SHIFT = -1.0  # as in the paper: [0, 1] becomes [-1, 0], and black and white change places as what is multiplied by 0

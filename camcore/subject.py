@@ -104,7 +104,7 @@ class Classifier(Subject):
     def logits(self, images: Images) -> Float[Tensor, "rows classes"]:
         """Class scores before the softmax, in fp32 at least; one forward per image.
 
-        As many rows as images, unless a hook makes the batch grow inside (`camcore.record.run_suffix`).
+        As many rows as images, unless a hook makes the batch grow inside (`camcore.recording.run_suffix`).
         """
         count(forwards=len(images))
         return at_least_fp32(self.select(self.module(self.preprocess(images))))

@@ -16,7 +16,7 @@ from torch import Tensor
 from camcore.cost import count
 from camcore.images import Images
 from camcore.placement import even_placement
-from camcore.record import features, record, run_behind
+from camcore.recording import features, record, run_behind
 from camcore.seeds import generator
 from camcore.subject import Classifier
 from camcore.wall_zone import Side, Zone, axis_of, before, centres

@@ -20,7 +20,7 @@ from camcore.grid import infer_grid
 from camcore.hooks import Hook, bare, hooked, replace_first
 from camcore.images import Images
 from camcore.placement import even_placement
-from camcore.record import edited, features, grid_of, run_behind, target_layer
+from camcore.recording import edited, features, grid_of, run_behind, target_layer
 from camcore.subject import Classifier, first_tensor
 from camcore.wall import (
     PAPER_BAND,

@@ -7,7 +7,7 @@ import torch
 
 from camcore import ask
 from camcore.cam.opti import mask_of
-from camcore.record import record
+from camcore.recording import record
 from tests.tiny import CLASSES, ChannelsLastNet, FlatNet, GapNet, TokenNet, some_images, tiny_subject
 
 NETS = {

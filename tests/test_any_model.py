@@ -10,7 +10,7 @@ from torch import nn
 from camcore.ask import pixel_gradients, scores
 from camcore.cam import RECORDED
 from camcore.layers import with_target_layer
-from camcore.record import ZeroGradient, record, record_layers
+from camcore.recording import ZeroGradient, record, record_layers
 from tests.tiny import CLASSES, ChannelsLastNet, FlatNet, GapNet, NoGradNet, frozen, some_images, tiny_subject
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import camcore
+
 ROOT = Path(__file__).parents[1]
 OURS = ("camcore", "fixtures", "audits", "reports", "conftest", "tests", "benchmarks", "docs")
 DOORS = {  # from the library to the suite, opened when they are called
@@ -81,8 +83,27 @@ def test_no_gradient_is_left_on_parameters_because_nothing_calls_backward() -> N
 
 @pytest.mark.slow
 def test_the_library_is_imported_without_torchvision_transformers_and_matplotlib() -> None:
-    heavy = "('torchvision', 'transformers', 'tokenizers', 'matplotlib')"
-    code = f"import sys, camcore, camcore.engine; print([name for name in {heavy} if name in sys.modules])"
+    heavy = ("torchvision", "transformers", "tokenizers", "matplotlib")
+    code = (
+        f"import sys, camcore.engine; from camcore import *; print([name for name in {heavy} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["report", "--help"], ["auditt"]])
+def test_what_needs_no_network_of_neurons_does_not_wait_for_torch(words: list[str]) -> None:
+    code = f"import sys; from camcore.command import main; sys.argv = ['camcore', *{words}]\ntry:\n    main()\n"
+    code += "except SystemExit:\n    pass\nprint('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stderr.strip().splitlines()[-1] == "False"
+
+
+def test_each_name_that_the_library_gives_is_there() -> None:
+    assert len(camcore.__all__) > 20
+    for name in camcore.__all__:
+        assert getattr(camcore, name) is not None
+    assert callable(camcore.record)  # and no module of that name, whatever was imported before

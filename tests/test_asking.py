@@ -10,7 +10,7 @@ from torch import nn
 
 from camcore import ask
 from camcore.cost import metered
-from camcore.record import record, run_suffix
+from camcore.recording import record, run_suffix
 from camcore.seeds import generator
 from tests.recorded import every_net, traces
 from tests.tiny import (

@@ -76,7 +76,7 @@ def test_differences_are_of_the_same_image_and_the_middle_is_the_middle(subject,
 
 
 def torch_recording(subject, batch):
-    from camcore.record import record
+    from camcore.recording import record
 
     return record(subject, batch.images, batch.labels)
 

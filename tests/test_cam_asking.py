@@ -9,7 +9,7 @@ import torch
 
 from camcore import cam
 from camcore.cost import metered
-from camcore.record import Recording, ZeroGradient, record
+from camcore.recording import Recording, ZeroGradient, record
 from tests.questions import state_of
 from tests.test_cam_pixels import asked
 from tests.tiny import FlatNet, GapNet, NoGradNet, TokenNet, some_images

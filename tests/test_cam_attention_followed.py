@@ -9,7 +9,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from camcore import cam, record
 from camcore.layers import with_target_layer
-from camcore.record import ZeroGradient
+from camcore.recording import ZeroGradient
 from tests.attention_nets import METHODS, WIDTH, Attention, AttentionNet, Block, recorded
 from tests.recorded import traces
 from tests.test_cam_gradient import recording

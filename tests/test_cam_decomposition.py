@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from camcore import cam
 from camcore.cam import decomposition
-from camcore.record import record
+from camcore.recording import record
 from camcore.seeds import generator
 from tests.oracles import cam as oracle
 from tests.test_cam_gradient import recording

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from camcore import cam
 from camcore.errors import BadInput
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.seeds import generator
 from tests.oracles import cam as oracle
 from tests.tiny import CLASSES, FlatNet, GapNet, InPlaceNet, some_images, tiny_subject

@@ -13,7 +13,7 @@ from camcore import cam
 from camcore.cam.masking import _draw, _squares, smooth_masks
 from camcore.cost import metered
 from camcore.perturbations import black, blur, mean_colour
-from camcore.record import record
+from camcore.recording import record
 from camcore.seeds import generator
 from tests.oracles import masking as oracle
 from tests.test_cam_pixels import NETS, LinearNet, as_array, asked, assert_close

@@ -10,7 +10,7 @@ from camcore import cam
 from camcore.cam.opti import mask_of, opticam, opticam_weights
 from camcore.cost import metered
 from camcore.maps import is_constant, unit_range
-from camcore.record import ZeroGradient, record
+from camcore.recording import ZeroGradient, record
 from camcore.seeds import generator
 from tests.opti_asked import PATIENCE, TOLERANCE, asked_of, every_net, masked_score, only
 from tests.recorded import traces

@@ -10,7 +10,7 @@ from torch import nn
 
 from camcore import cam
 from camcore.perturbations import black, mean_colour
-from camcore.record import record
+from camcore.recording import record
 from camcore.seeds import generator
 from camcore.subject import Normalise
 from tests.oracles import pixels as oracle

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from camcore.cam import METHODS
 from camcore.cam.spread import _shares, random_signs, receptive_fields
 from camcore.cost import metered
-from camcore.record import Recording, ZeroGradient, features, record
+from camcore.recording import Recording, ZeroGradient, features, record
 from camcore.seeds import generator
 from camcore.wall import build_wall
 from camcore.wall_cover import cover_input, cover_layer

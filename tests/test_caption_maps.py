@@ -16,7 +16,7 @@ from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.images import Batch, load
 from camcore.imagetext import TwoTowers, as_classifier, as_scorer, with_map
-from camcore.record import record
+from camcore.recording import record
 from camcore.verdict import Overlay, Table
 from fixtures.controls import hand_clip as by_hand
 from fixtures.controls.binding_scorers import Said, read

@@ -10,7 +10,7 @@ from camcore.cascade import certified, every_stage, half_random, later_half, one
 from camcore.cost import metered
 from camcore.hooks import standing_in
 from camcore.randomise import execution, randomised
-from camcore.record import record
+from camcore.recording import record
 from tests.oracles import randomisation as oracle
 from tests.tiny import GapNet, InPlaceNet, SharedReluNet, TokenNet, some_images, tiny_subject
 

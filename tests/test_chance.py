@@ -3,7 +3,7 @@ import torch
 
 from camcore import chance
 from camcore.cam import METHODS
-from camcore.record import Recording
+from camcore.recording import Recording
 from camcore.seeds import generator
 from tests.tiny import some_images
 

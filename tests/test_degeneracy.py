@@ -8,7 +8,7 @@ from torch import Tensor
 
 from camcore.degeneracy import Degeneracy, degeneracy
 from camcore.maps import rectify
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from tests.tiny import GapNet, some_images, tiny_subject
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from camcore.degeneracy import Degeneracy
 from camcore.engine import Row, evaluate
 from camcore.images import Batch
-from camcore.record import ZeroGradient
+from camcore.recording import ZeroGradient
 from camcore.subject import Classifier
 from camcore.verdict import Evidence, Outcome
 from tests.measures import CLAIM, TERMS, brightness, constant, put

@@ -7,7 +7,7 @@ from camcore import metrics
 from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.perturbations import black, mean_colour, patch_means, patch_numbers, patch_sums
-from camcore.record import record
+from camcore.recording import record
 from camcore.seeds import generator
 from tests.oracles import faithfulness as oracle
 from tests.tiny import CLASSES, FlatNet, GapNet, some_images, tiny_subject

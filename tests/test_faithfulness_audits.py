@@ -149,7 +149,7 @@ def test_a_better_map_is_the_smaller_area_and_the_difference_is_paired():
 
 
 def test_the_noise_map_belongs_to_the_image_and_the_inverted_one_turns_the_order_round():
-    from camcore.record import record
+    from camcore.recording import record
 
     batch = some_batch()
     rec = record(steep(), batch.images)

@@ -6,7 +6,7 @@ from camcore.cost import metered
 from camcore.fragility import attack, on_grid
 from camcore.metrics.fragility import centre_shift, top_cells, top_intersection
 from camcore.metrics.invariance import likeness
-from camcore.record import record
+from camcore.recording import record
 from camcore.seeds import generator
 from tests.oracles import fragility as oracle
 from tests.tiny import FlatNet, GapNet, NoGradNet, some_images, tiny_subject

@@ -13,7 +13,7 @@ from camcore.fusion import fuse, layercam_fused, scale_shallow
 from camcore.grid import Placement
 from camcore.maps import rectify, upsample
 from camcore.placement import even_placement
-from camcore.record import record_layers
+from camcore.recording import record_layers
 from camcore.seeds import generator
 from tests.oracles import fusion as oracle
 from tests.tiny import GapNet, some_images, tiny_subject

@@ -15,7 +15,7 @@ from camcore.cam import RECORDED
 from camcore.cost import metered
 from camcore.images import Geometry, Images
 from camcore.layers import with_target_layer
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.seeds import generator
 from camcore.subject import Classifier
 

@@ -11,7 +11,7 @@ from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.images import load
 from camcore.maps import upsample
-from camcore.record import record
+from camcore.recording import record
 from tests.hijacked import SIGNATURES, batch, dataset, subject
 from tests.tiny import some_images
 

@@ -22,7 +22,7 @@ from camcore.metrics.invariance import (
     translation_likeness,
 )
 from camcore.perturbations import down_up, jpeg, mirrored, sign_noise, translated, uniform_noise
-from camcore.record import record
+from camcore.recording import record
 from camcore.seeds import generator
 from camcore.shift import absorbed, apart, record_shifted, twin_of
 from camcore.subject import Normalise

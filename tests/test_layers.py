@@ -8,7 +8,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from camcore.errors import BadInput
 from camcore.grid import Grid
 from camcore.layers import with_target_layer
-from camcore.record import features, record
+from camcore.recording import features, record
 from tests.recorded import traces
 from tests.tiny import (
     CLASSES,

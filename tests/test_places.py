@@ -18,7 +18,7 @@ from camcore.cost import metered
 from camcore.errors import Undefined, Unreliable
 from camcore.images import Batch, Dataset, load
 from camcore.maps import rectify, upsample
-from camcore.record import record
+from camcore.recording import record
 from camcore.subject import Classifier
 from camcore.verdict import Overlay, Table
 from fixtures.controls.places import KINDS, stickered

@@ -13,7 +13,7 @@ from audits.roles import Role, undefined_methods
 from camcore.cam import METHODS, PARTIAL, RECORDED
 from camcore.cost import metered
 from camcore.errors import BadInput, Undefined
-from camcore.record import Recording
+from camcore.recording import Recording
 from camcore.statistics import simultaneous_level
 from fixtures.controls.binding_scorers import SIDE
 from fixtures.datasets.find import default_data

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from camcore.record import ZeroGradient, features, record, record_layers, run_behind
+from camcore.recording import ZeroGradient, features, record, record_layers, run_behind
 from tests.recorded import every_net
 from tests.tiny import (
     CLASSES,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from camcore.layers import with_target_layer
-from camcore.record import ZeroGradient, record
+from camcore.recording import ZeroGradient, record
 from tests.tiny import CLASSES, DenseNet, GapNet, SharedReluNet, TokenNet, frozen, some_images, tiny_subject
 
 

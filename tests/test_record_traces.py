@@ -3,7 +3,7 @@
 import pytest
 
 from camcore.cost import metered
-from camcore.record import features, record, record_layers, run_behind
+from camcore.recording import features, record, record_layers, run_behind
 from tests.recorded import every_net, traces
 from tests.tiny import DictNet, GapNet, RaisingNet, SharedReluNet, some_images, tiny_subject
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from camcore import throughput
 from camcore.ask import score_of, scores
 from camcore.hooks import hooked
-from camcore.record import record
+from camcore.recording import record
 from camcore.throughput import fastest_batch_size, is_out_of_memory, known_batch_size, known_memory_format
 from tests.tiny import GapNet, some_images, tiny_subject
 

@@ -17,7 +17,7 @@ from camcore.cam import METHODS, RECORDED, gradcam
 from camcore.cost import metered
 from camcore.images import Batch, Geometry
 from camcore.maps import rectify
-from camcore.record import record
+from camcore.recording import record
 from camcore.seeds import generator
 from camcore.statistics import confidence_sequence
 from camcore.subject import Classifier

@@ -12,7 +12,7 @@ from camcore.grid import Placement
 from camcore.images import Geometry
 from camcore.maps import rectify, upsample
 from camcore.metrics import leakage
-from camcore.record import record, run_behind
+from camcore.recording import record, run_behind
 from camcore.subject import Classifier
 from camcore.wall import Wall, WallLeaks, build_wall, rows_kept
 from tests.tiny import CLASSES, FlatNet, GapNet, as_they_are, randomised, some_images, tiny_subject

@@ -16,7 +16,7 @@ from camcore.errors import Undefined
 from camcore.images import Batch
 from camcore.imagetext import as_classifier
 from camcore.maps import rectify
-from camcore.record import features, record
+from camcore.recording import features, record
 from camcore.subject import Classifier
 from camcore.wall import WallLeaks
 from camcore.wall_cover import Cover, cover_input, cover_layer

@@ -11,7 +11,7 @@ from camcore.images import Geometry
 from camcore.layers import with_target_layer
 from camcore.maps import rectify, upsample
 from camcore.metrics import leakage, over_blanking, zero_share
-from camcore.record import record, run_behind
+from camcore.recording import record, run_behind
 from camcore.subject import Classifier
 from camcore.wall import Wall, build_wall
 from tests.tiny import randomised, some_images

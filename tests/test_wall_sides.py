@@ -13,7 +13,7 @@ from camcore.cam import METHODS
 from camcore.grid import Placement
 from camcore.maps import rectify, upsample
 from camcore.metrics import leakage
-from camcore.record import record, run_behind
+from camcore.recording import record, run_behind
 from camcore.subject import Classifier
 from camcore.wall import build_wall
 from camcore.wall_zone import SIDES, Side, Zone, before, centres, turned

@@ -18,7 +18,7 @@ from camcore.cost import count
 from camcore.errors import Undefined
 from camcore.hooks import bare
 from camcore.intercept import Attentions, check_not_scripted
-from camcore.record import Recording, ZeroGradient
+from camcore.recording import Recording, ZeroGradient
 from camcore.subject import at_least_fp32
 
 MOST_PREFIX_TOKENS = 16  # class, distillation and register tokens, as in camcore.grid

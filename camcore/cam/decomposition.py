@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from camcore.cam.registry import register
-from camcore.record import Recording
+from camcore.recording import Recording
 
 STEPS = 12  # of the power iteration, before the whole decomposition is made instead
 

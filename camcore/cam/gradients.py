@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcore.cam.registry import register
-from camcore.record import Recording
+from camcore.recording import Recording
 
 Map = Float[Tensor, "b i j"]
 

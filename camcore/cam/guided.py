@@ -13,7 +13,7 @@ from camcore.errors import Undefined
 from camcore.hooks import bare
 from camcore.intercept import GuidedReLUs, check_not_scripted
 from camcore.maps import rectify, upsample
-from camcore.record import Recording
+from camcore.recording import Recording
 
 
 @register_partial

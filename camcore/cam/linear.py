@@ -7,7 +7,7 @@ from camcore.cam.gradients import weigh
 from camcore.cam.registry import register_partial
 from camcore.errors import Undefined
 from camcore.maps import is_constant
-from camcore.record import Recording
+from camcore.recording import Recording
 
 
 @register_partial

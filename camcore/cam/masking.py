@@ -14,7 +14,7 @@ from camcore.ask import pairs, rerun, score_of, scores
 from camcore.cam.registry import register_asking
 from camcore.images import Images
 from camcore.perturbations import black, mean_colour
-from camcore.record import Recording
+from camcore.recording import Recording
 from camcore.seeds import generator
 from camcore.subject import check_images
 

@@ -14,7 +14,7 @@ from camcore.cam.registry import register_asking
 from camcore.images import Images
 from camcore.maps import is_constant, upsample
 from camcore.perturbations import black
-from camcore.record import Recording
+from camcore.recording import Recording
 
 Map = Float[Tensor, "b i j"]
 Weights = Float[Tensor, "b k"]  # not negative, each image's sum to 1

@@ -16,7 +16,7 @@ from camcore.cam.masking import Baseline, PixelMap, background
 from camcore.cam.registry import register_asking
 from camcore.images import Images
 from camcore.perturbations import black
-from camcore.record import Recording
+from camcore.recording import Recording
 from camcore.seeds import generator
 from camcore.subject import at_least_fp32
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcore.errors import BadInput
-from camcore.record import Recording
+from camcore.recording import Recording
 
 CamMethod = Callable[[Recording], Float[Tensor, "b i j"]]
 _Method = TypeVar("_Method", bound=CamMethod)  # a method may have options of its own, and keeps its signature

@@ -11,7 +11,7 @@ from camcore.cam.masking import Baseline, background
 from camcore.cam.registry import register_asking
 from camcore.maps import is_constant, unit_range, upsample
 from camcore.perturbations import black
-from camcore.record import Recording
+from camcore.recording import Recording
 from camcore.subject import Normalise
 
 Map = Float[Tensor, "b i j"]

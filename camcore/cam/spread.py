@@ -11,7 +11,7 @@ from camcore.cam.masking import PixelMap
 from camcore.cam.registry import register_asking
 from camcore.cost import count
 from camcore.hooks import bare, hooked
-from camcore.record import Recording, ZeroGradient, grid_of
+from camcore.recording import Recording, ZeroGradient, grid_of
 from camcore.seeds import generator
 from camcore.subject import at_least_fp32, first_tensor
 

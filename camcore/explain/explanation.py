@@ -20,7 +20,7 @@ from camcore.explain.sheet import Tile, draw_sheet
 from camcore.grid import Placement
 from camcore.images import Images
 from camcore.maps import is_constant, is_empty, upsample
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.subject import Classifier
 
 LONGEST = 48  # letters of a class's name on a sheet; ImageNet's take up to 30

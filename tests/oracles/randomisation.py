@@ -11,7 +11,7 @@ from math import log, sqrt
 import torch
 from torch import Tensor
 
-from camcore.record import Recording, record
+from camcore.recording import Recording, record
 from camcore.subject import Classifier
 
 

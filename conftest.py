@@ -23,6 +23,7 @@ STARTED = pytest.StashKey[float]()
 STOPPING = pytest.StashKey[Any]()
 LIVE = pytest.StashKey[Any]()
 UNMATCHED = pytest.StashKey[list[str]]()
+UNLIKE = pytest.StashKey[dict[str, str]]()
 SESSION = pytest.StashKey[pytest.Session]()
 RESULTS = pytest.StashKey[Any]()
 UNWRITTEN = pytest.StashKey[str]()
@@ -67,7 +68,14 @@ def watched(config: pytest.Config) -> None:
     """Where pytest was started by name, a fork goes on and this process waits; `camcore audit` has seen to itself."""
     if tuple(config.invocation_params.args) == tuple(sys.argv[1:]) and not hasattr(config, "workerinput"):
         tell = watcher.split()
-        config.add_cleanup(lambda: tell(int(getattr(config.stash.get(SESSION, None), "exitstatus", 0))))
+        config.add_cleanup(lambda: tell(ended(config)))
+
+
+def ended(config: pytest.Config) -> int | None:
+    """The exit code of the run; None where none began, for want of a model that can be loaded, say."""
+    if SESSION in config.stash:
+        return int(config.stash[SESSION].exitstatus)
+    return 0 if config.option.help or config.option.version or config.option.markers else None
 
 
 def typed(config: pytest.Config) -> str:
@@ -107,7 +115,7 @@ def rejudge(settings: options.Settings, file: Path, said: str) -> int:
         raise BadInput(str(problem)) from None
     except OSError as problem:
         raise BadInput(f"cannot write to {str(folder)!r} ({problem.strerror}); give another --audit-report") from None
-    print(terminal.table(new), f"report: {(folder / 'report.html').resolve()}", sep="\n")
+    print(terminal.table(new), terminal.printable(f"report: {(folder / 'report.html').resolve()}"), sep="\n")
     return new.exit_code
 
 
@@ -116,7 +124,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STARTED] = time.monotonic()
     given = {option.dest: config.getoption(option.dest) for option in options.OPTIONS}
     if not asks_for_audits(config.args):
-        if any(value is not None for value in given.values()):
+        # under --help pytest does not look at what it is asked to run
+        if any(value is not None for value in given.values()) and not config.option.help:
             raise pytest.UsageError("options of the audits were given, but no audits: run pytest audits ...")
         return
     from audits import plugins
@@ -152,7 +161,7 @@ def make_plan(config: pytest.Config, settings: options.Settings) -> tuple[Any, A
     """The plan and the log of this process."""
     from audits.journal import Log
     from audits.plan import prepare
-    from audits.workers import refuse_modes, settle
+    from audits.workers import refuse_modes, settle, unlike
 
     worker = getattr(config, "workerinput", None)
     if worker is not None:
@@ -161,6 +170,8 @@ def make_plan(config: pytest.Config, settings: options.Settings) -> tuple[Any, A
         refuse_modes(spread(config))
     sizes = worker["batch_sizes"] if worker else {}
     plan = prepare(settings, batch_sizes=sizes, main=worker is None, baseline=read_baseline(settings))
+    if worker is not None:
+        config.stash[UNLIKE] = unlike(worker, plan)
     name = worker["workerid"] if worker else "master"
     run = worker["run"] if worker else uuid4().hex
 
@@ -203,7 +214,7 @@ def read_baseline(settings: options.Settings) -> dict[str, Any] | None:
     from reports import schema
 
     # the next run would be compared with this one, and so on down
-    if os.path.realpath(file.parent) == os.path.realpath(settings.report):
+    if settings.report.resolve() in (file.parent.resolve(), file.resolve().parent):
         raise BadInput(
             f"--audit-baseline {str(file)!r} lies in the folder that this run writes its own results.json to; "
             "keep baselines elsewhere, or give another folder with --audit-report"
@@ -268,6 +279,8 @@ def ask(request: pytest.FixtureRequest, audited_id: str, record_property: Any) -
     from audits.pytest_outcome import conclude, expect
 
     plan = request.config.stash[PLAN]
+    if audited_id in request.config.stash.get(UNLIKE, {}):
+        pytest.fail(request.config.stash[UNLIKE][audited_id], pytrace=False)
     live = request.config.stash.get(LIVE, None)
     called = command.program(request.config.option.inifilename, ROOT)
 
@@ -296,6 +309,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     plan = config.stash.get(PLAN, None)
     if plan is None or hasattr(config, "workerinput"):
         return
+    from audits import junit
     from audits.gate import assemble
     from audits.journal import finished_claims
     from reports import schema
@@ -315,8 +329,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             interrupted=cut_short,
         )
     )
+    # tests that are no audits may have failed
+    results = results.model_copy(update={"exit_code": results.exit_code or int(exitstatus)})
     config.stash[RESULTS] = results
-    session.exitstatus = results.exit_code or exitstatus  # tests that are no audits may have failed
+    session.exitstatus = results.exit_code
+    junit.add(config, verdict=results.verdict, exit_code=results.exit_code, not_tested=results.not_tested)
     try:
         schema.dump(results, folder / "results.json")
         write_reports(results, folder)
@@ -366,7 +383,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for line in told(plan.settings.xfails, nowhere, passing):
             terminalreporter.write_line(terminal.printable(line))
     report = (plan.settings.report / "report.html").resolve()
-    terminalreporter.write_line(config.stash.get(UNWRITTEN, f"report: {report}"))
+    terminalreporter.write_line(terminal.printable(config.stash.get(UNWRITTEN, f"report: {report}")))
 
 
 @pytest.hookimpl(optionalhook=True)

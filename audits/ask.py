@@ -220,7 +220,9 @@ class Ask:
                 return Verdict(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=str(problem))
             except Unreliable as problem:
                 return Verdict(claim=claim, outcome=Outcome.INCONCLUSIVE, reason=str(problem))
-            except (Exception, SystemExit) as problem:  # the model's own code can raise anything
+            except KeyboardInterrupt:
+                raise
+            except BaseException as problem:  # the model's own code can raise anything
                 return Verdict(claim=claim, outcome=Outcome.ERROR, reason=one_line(problem))
         ready: Measure = partial(measure, **before.given)
         shown: Show = partial(show, **before.given)
@@ -289,7 +291,9 @@ def may_classify(subject: Any) -> bool:
 
 def _to_be_tried_again(record: Mapping[str, Any]) -> bool:
     """Whether a resumed run may get further: what broke may work by now, and there is time again."""
-    return record["verdict"] == Outcome.ERROR or record["reason"].startswith((OUT_OF_TIME, CUT_SHORT))
+    return (
+        record["verdict"] == Outcome.ERROR or record["reason"].startswith(CUT_SHORT) or OUT_OF_TIME in record["reason"]
+    )
 
 
 def _keys(claim: Claim) -> set[str]:

@@ -46,7 +46,14 @@ class Baseline:
 
 
 def find_baseline(
-    results: Mapping[str, Any], subject: str, *, only: bool, seed: int, profile: str, data: Sequence[str]
+    results: Mapping[str, Any],
+    subject: str,
+    *,
+    only: bool,
+    seed: int,
+    profile: str,
+    per_image: Mapping[str, Any],
+    data: Sequence[str],
 ) -> Baseline:
     """The model of an earlier run that a model is compared with.
 
@@ -55,7 +62,8 @@ def find_baseline(
         subject: The model's id.
         only: Whether it is the only model of its run: then the only model of the other is its baseline, however called.
         seed: Of this run; another draws other pictures.
-        profile: Of this run; another repeats each measurement another number of times.
+        profile: Of this run.
+        per_image: What this run's policy does to each image; values of another number of draws are others.
         data: SHA-256 of all that the model is asked about.
 
     Raises:
@@ -71,6 +79,11 @@ def find_baseline(
             raise BadInput(
                 f"{where} was run with {what} {theirs!r:.100}, this run with {ours!r}: not comparable; use the same"
             )
+    if run["per_image"] != per_image:
+        raise BadInput(
+            f"{where} did more or less to each image (draws, steps of attacks: run.per_image) than this run's policy "
+            f"asks for under the profile {profile!r}: not comparable; use the same policy, or make the baseline anew"
+        )
     if sorted(data) != sorted(found.get("data") or ()):
         raise BadInput(f"{where} asked {found['id']!r} about other data: not comparable; use the same --data")
     claims = {claim["id"]: claim for claim in results["claims"] if claim["subject"] == found["id"]}

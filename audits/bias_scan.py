@@ -1,10 +1,10 @@
-"""The search for what pulls pictures towards a class: every suspect, in every place, against every class."""
+"""The search for what pulls pictures towards a class, or away from theirs: every suspect, in every place."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from audits.bias_doses import Doses
@@ -29,10 +29,19 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Turner:
+    """A suspect, and how many of the images that were searched are called something else with it."""
+
+    suspect: Suspect
+    share: float  # of those that are not when the same pixels are hidden
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Scan:
     """What the search came to."""
 
     strongest: tuple[Found, ...]  # the strongest first
+    turners: tuple[Turner, ...]  # likewise
     searched: tuple[str, ...]  # ids: what is found here has to be confirmed on others
     tried: int  # pairs of a suspect in its place and a class
     doses: Doses | None = None  # of the strongest, on pictures of other classes that were not searched
@@ -63,10 +72,11 @@ def scan(
     Raises:
         ValueError: So few images that no class was tried on `LEAST` images of other classes.
     """
-    parts, labels = [], []
+    parts, turns, labels = [], [], []
     device = subject.device
     for batch in batches(dataset, ids, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
-        parts.append(_pulls(subject, batch.images, suspects).cpu())
+        for kept, found in zip((parts, turns), _effects(subject, batch.images, suspects), strict=True):
+            kept.append(found.cpu())
         labels.append(batch.labels.cpu())
     pulls, label = torch.cat(parts), torch.cat(labels)
     others = label[:, None] != torch.arange(pulls.shape[2])  # images x classes
@@ -91,20 +101,38 @@ def scan(
                 p=min(1.0, p * mean.numel()),
             )
         )
-    return Scan(strongest=tuple(strongest), searched=tuple(ids), tried=mean.numel())
+    shares = torch.cat(turns).double().mean(0)
+    turners = [
+        Turner(suspect=suspects[index], share=float(shares[index]))
+        for index in shares.argsort(descending=True, stable=True)[:NAMED].tolist()
+    ]
+    return Scan(strongest=tuple(strongest), turners=tuple(turners), searched=tuple(ids), tried=mean.numel())
 
 
 @torch.no_grad()
-def _pulls(subject: Classifier, images: Images, suspects: Sequence[Suspect]) -> Float[Tensor, "b suspects classes"]:
-    """What every suspect does to the probability of every class."""
-    plain: dict[tuple[str, str], Tensor] = {}
-    pulls = []
+def _effects(
+    subject: Classifier, images: Images, suspects: Sequence[Suspect]
+) -> tuple[Float[Tensor, "b suspects classes"], Bool[Tensor, "b suspects"]]:
+    """What every suspect does to the probability of every class; and whether the image is called something else."""
+    plain = subject.logits(images)
+    behind: dict[tuple[str, str], Tensor] = {}
+    pulls, turns = [], []
     for suspect in suspects:
         covers = (suspect.artefact.outline, suspect.place)
-        if covers not in plain:
-            plain[covers] = subject.logits(covered(images, suspect)).softmax(1)
-        pulls.append(subject.logits(carrying(images, suspect)).softmax(1) - plain[covers])
-    return torch.stack(pulls, 1)
+        if covers not in behind:
+            behind[covers] = subject.logits(covered(images, suspect))
+        with_it, hidden = subject.logits(carrying(images, suspect)), behind[covers]
+        pulls.append(with_it.softmax(1) - hidden.softmax(1))
+        turns.append(turned(plain, hidden, with_it))
+    return torch.stack(pulls, 1), torch.stack(turns, 1)
+
+
+def turned(
+    plain: Float[Tensor, "b classes"], hidden: Float[Tensor, "b classes"], with_it: Float[Tensor, "b classes"]
+) -> Bool[Tensor, " b"]:
+    """Whether an image is called something else with the suspect, and is not when the same pixels are hidden."""
+    called, behind, now = (logits.argmax(1) for logits in (plain, hidden, with_it))
+    return (now != called) & (behind == called)
 
 
 def area(images: Images, suspect: Suspect) -> Float[Tensor, "h w"]:

@@ -15,6 +15,8 @@ from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Table
 from fixtures.artefacts import Suspect, carrying
 
+TURNED = "turned"  # the column of the claim that is about another suspect than the rest
+
 
 def show(
     subject: Classifier,
@@ -40,9 +42,18 @@ def show(
         found: What the search came to.
     """
     suspect, label = found.strongest[0].suspect, found.strongest[0].label
-    versions = {"as it is": batch.images, f"with a {suspect.name}": carrying(batch.images, suspect)}
+    stuck = found.turners[0].suspect if column == TURNED else suspect
+    versions = {"as it is": batch.images, f"with a {stuck.name}": carrying(batch.images, stuck)}
     cam = cams.get(name or "")
     yield from side_by_side(subject, batch, rows, versions, cam=cam, target=None, column=column)
+    if column == TURNED:
+        yield Table(
+            title=f"The suspects with which most of the {len(found.searched)} images searched are called something "
+            "else, and are not with the same pixels hidden; the first is confirmed on others",
+            columns=("suspect", "share of the pictures"),
+            rows=tuple((one.suspect.name, round(one.share, 4)) for one in found.turners),
+        )
+        return
     towards = subject.classes[label]
     if found.doses is not None:
         yield from _dosed(found.doses, suspect, towards, enough)

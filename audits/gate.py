@@ -19,7 +19,7 @@ from camcore.imagetext import TwoTowers
 from camcore.subject import Ability
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 NAMED = 1000  # skipped files
 KINDS = {"classes": "classifier", "captions": "images and captions", "boxes": "phrases in boxes"}
 
@@ -135,6 +135,7 @@ def assemble(
             "profile": plan.settings.profile,
             "policy_sha256": plan.policy.sha256,
             "policy_path": plan.policy.path,
+            "per_image": plan.policy.per_image,
             "device": plan.device,
             "versions": versions(),
             "family": decided.pop("family"),

@@ -14,6 +14,8 @@ def header(plan: Plan) -> list[str]:
         f"audits: profile {settings.profile}, seed {settings.seed}, device {plan.device}, "
         f"policy {policy.path} ({policy.sha256[:12]}), at most {policy.images} images"
     ]
+    if plan.earlier:
+        lines.append(f"audits: {plan.earlier} in {settings.report}")
     if settings.project is not None:
         said = ", ".join([*settings.project.options, *settings.project.policy])
         lines.append(f"audits: {settings.project.where} says {said or 'nothing'}")

@@ -1,10 +1,11 @@
 """`--audit-rejudge results.json`: a finished run under another policy, without the model.
 
 Margins, severities, level, waivers and what is required come from the policy; the values are those that were measured.
-A claim that the new policy would have measured on more images may come out inconclusive, with the number it needs.
+A claim that the new policy would have measured on more images may come out inconclusive, with the number it needs. One
+that would have done more to each image (draws, steps of an attack) has to measure anew.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from math import nan
 from typing import Any
@@ -32,11 +33,16 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
         today: The day on which waivers are looked at.
 
     Raises:
-        BadInput: A claim was measured by another version of its audit, so that its margin may mean something else; or
-            the results do not fit together.
+        BadInput: A claim was measured by another version of its audit, so that its margin may mean something else; the
+            policy does more, or less, to each image than was done; or the results do not fit together.
     """
+    if results["run"]["per_image"] != policy.per_image:
+        raise BadInput(
+            f"{policy.path} asks for {_told(policy.per_image)} per image, and this run had "
+            f"{_told(results['run']['per_image'])}; run the audits again"
+        )
     catalogue.check_margins(policy)
-    models = [_asked(subject, results["claims"]) for subject in results["subjects"]]
+    models = [_asked(subject) for subject in results["subjects"]]
     levels = {
         model.subject: statistics.simultaneous_level(policy.level, family_size(policy, model.cams, model.able))
         for model in models
@@ -83,15 +89,15 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
     return {**results, "schema_version": gate.SCHEMA_VERSION, "run": run, **found}
 
 
-def _asked(subject: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> gate.Asked:
-    """Runs before 1.1 did not say what their models were asked as: then it is read off the claims."""
-    methods = dict.fromkeys(taken_apart(claim["id"])[1] for claim in claims if claim["subject"] == subject["id"])
-    able = tuple(ability for ability, words in gate.KINDS.items() if words in subject["kind"])
-    return gate.Asked(
-        subject=subject["id"],
-        cams=tuple(subject.get("cams") or filter(None, methods)),
-        able=tuple(subject.get("abilities") or able or ("classes",)),
-    )
+def _told(per_image: Mapping[str, Any] | None) -> str:
+    if per_image is None:
+        return "what a version before 1.2 did not record"
+    attacks = ", ".join(f"{name} {value}" for name, value in per_image["attacks"].items())
+    return f"{per_image['chance_draws']} draws and attacks of {attacks}"
+
+
+def _asked(subject: Mapping[str, Any]) -> gate.Asked:
+    return gate.Asked(subject=subject["id"], cams=tuple(subject["cams"]), able=tuple(subject["abilities"]))
 
 
 def _again(claim: Mapping[str, Any], question: Question, policy: Policy, terms: Terms, today: date) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from audits.catalogue import audit_modules
 from audits.policy import Policy
 from audits.question import documentation
+from camcore.errors import printable
 from camcore.subject import Ability
 from fixtures.controls import CONTROLS
 
@@ -74,12 +75,12 @@ def as_json(policy: Policy) -> str:
 def as_text(policy: Policy) -> str:
     """For people."""
     found = catalogue(policy)
-    head = (
+    head = printable(
         f"{len(found['audits'])} audits under {policy.path} ({policy.sha256[:12]}): at most {policy.images} images and "
         f"{policy.seconds:g} seconds, intervals that hold together at {policy.level:.0%}. {CAM} stands for each method "
         f"chosen with --cam."
     )
-    waived = [f"waived until {one.expires}: {one.claim} ({one.reason})" for one in policy.waivers]
+    waived = [printable(f"waived until {one.expires}: {one.claim} ({one.reason})") for one in policy.waivers]
     return "\n\n".join(["\n".join(map(_wrapped, [head, *waived])), *map(_told, found["audits"])]) + "\n"
 
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from camcore.errors import BadInput
+from camcore.errors import BadInput, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class Option:
         return f"AUDIT_{self.name.upper()}"
 
 
+SEEDS = 2**63  # either way from 0
+MOST_AT_ONCE = 1_000_000  # images in a batch
 # What is audited if nobody says: the clean control of each ability. Pictures of classes, and layers, are for the first.
 CLEAN = ("control:clean", "control:clip-oracle", "control:grounder-oracle")
 OPTIONS = (
@@ -219,8 +221,9 @@ def read_settings(
             if isinstance(word, str) and not _is_utf8(word):
                 raise BadInput(f"{option.flag} {word!r} is no UTF-8; give it another name")
         found[option.name] = option.default if value is None else value
-    if found["batch_size"] is not None and found["batch_size"] < 1:
-        raise BadInput(f"--audit-batch-size must be at least 1, got {found['batch_size']}")
+    _in_range("--audit-seed", found["seed"], -SEEDS, SEEDS)
+    if found["batch_size"] is not None:
+        _in_range("--audit-batch-size", found["batch_size"], 1, MOST_AT_ONCE)
     return Settings(
         models=tuple(found["model"] or (CLEAN if found["data"] is found["layer"] is None else CLEAN[:1])),
         weights=found["weights"],
@@ -243,6 +246,13 @@ def read_settings(
         batch_size=found["batch_size"],
         project=project,
     )
+
+
+def _in_range(flag: str, value: int, low: int, high: int) -> None:
+    if value < low:
+        raise BadInput(f"{flag} must be at least {low}, got {shown(value)}")
+    if value > high:
+        raise BadInput(f"{flag} must be at most {high}, got {shown(value)}")
 
 
 def _is_utf8(word: str) -> bool:

@@ -78,6 +78,16 @@ def parametrize_with_audits(
         for name, model in named.items()
         for question, cam, claim in listed[name]
     ]
+    cases += [
+        pytest.param(
+            model,
+            RequiredAudit(audit=audit, name=name, alone=len(named) == 1, sessions=sessions),
+            id=re.sub(r"[^\w.]+", "-", f"{name}-required-{audit}").strip("-"),
+        )
+        for name, model in named.items()
+        for audit in policy.required
+        if not audits or audit in audits
+    ]
     return pytest.mark.parametrize(ARGUMENTS, cases)
 
 
@@ -143,6 +153,42 @@ class AskedClaim:
                 pytest.fail(f"{text} Take it off the list.", pytrace=False)
         conclude(verdict, waived, beside, lambda _name, _value: None)
         return verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequiredAudit:
+    """An audit that the policy requires; call it with the model, and it fails if no claim of it has a verdict.
+
+    Each claim by itself may not apply, and is skipped: all of them skipped would be no failure.
+    """
+
+    audit: str
+    name: str  # of the model
+    alone: bool  # whether no other model could answer
+    sessions: Sessions = field(repr=False)
+
+    def __call__(self, model: Any) -> None:
+        """Put the whole audit, of which what was asked before is known.
+
+        Raises:
+            pytest.fail.Exception, pytest.skip.Exception: There is no verdict; or the model is not of the kind that the
+                audit is about, and others are asked.
+        """
+        __tracebackhide__ = True
+        told: list[Verdict] = []
+        try:
+            with loaded(self.sessions.extensions):
+                session = self.sessions.of(model, self.name)
+                session.put([self.audit], conclude=lambda verdict, *_: told.append(verdict))
+                needs = catalogue.audit_modules(session.plan.policy)[self.audit].QUESTIONS[0].needs
+                able = needs in session.plan.audited[0].roles
+        except BadInput as problem:
+            pytest.fail(str(problem), pytrace=False)
+        if any(one.outcome not in (Outcome.NOT_APPLICABLE, Outcome.ERROR) for one in told):
+            return
+        if not able and not self.alone:
+            pytest.skip(f"{self.audit} is not about what {self.name} does")
+        pytest.fail(f"{self.audit}, which the policy requires: no verdict about {self.name}", pytrace=False)
 
 
 def _named(models: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:

@@ -60,11 +60,17 @@ class Plan:
     artefacts: tuple[Artefact, ...]  # stuck into pictures when bias is looked for
     xfails: tuple[Expected, ...] = ()  # what is known to fail
     until: float | None = None  # of `time.monotonic()`: when the run's seconds are spent
+    earlier: str = ""  # what became of the runs that the report's folder held
 
     @property
     def batch_sizes(self) -> dict[str, dict[str, int]]:
         """By the model's id and by ability."""
         return {one.id: {name: role.terms.batch_size for name, role in one.roles.items()} for one in self.audited}
+
+    @property
+    def models(self) -> dict[str, str]:
+        """By the model's id a hash of what its answers depend on."""
+        return {one.id: f"{one.subject.sha256}{one.subject.settings}" for one in self.audited}
 
 
 def subject_ids(models: Sequence[str]) -> list[str]:
@@ -145,16 +151,17 @@ def prepare(
         if settings.resume and NO_NETWORK in subject.unsafe:
             raise BadInput(f"{spec!r} {NO_NETWORK}; leave --audit-resume out")
         roles = _roles(replace(subject, name=name), spec, cams, settings, policy, sizes, data)
-        beside = None if baseline is None else _beside(baseline, name, roles, settings)
+        beside = None if baseline is None else _beside(baseline, name, roles, settings, policy)
         audited.append(Audited(id=name, roles=roles, cams=cams, baseline=beside))
     if settings.templates and not any({"captions", "classes"} <= one.roles.keys() for one in audited):
         raise BadInput(
             f"--audit-template {settings.templates[0]!r} is for a model of captions that is asked about classes: "
             "give one with --model, and --data"
         )
+    earlier = ""
     if main:
         with _writing(settings.report):
-            report_folder.set_aside(settings.report, resume=settings.resume)
+            earlier = report_folder.set_aside(settings.report, resume=settings.resume)
     return Plan(
         settings=settings,
         policy=policy,
@@ -163,10 +170,13 @@ def prepare(
         artefacts=artefacts,
         xfails=xfails,
         until=time.monotonic() + policy.seconds,
+        earlier=earlier,
     )
 
 
-def _beside(results: Mapping[str, Any], name: str, roles: Mapping[Ability, Role], settings: Settings) -> Baseline:
+def _beside(
+    results: Mapping[str, Any], name: str, roles: Mapping[Ability, Role], settings: Settings, policy: Policy
+) -> Baseline:
     shown = dict.fromkeys(data.sha256 for role in roles.values() for data in role.shown)
     return find_baseline(
         results,
@@ -174,6 +184,7 @@ def _beside(results: Mapping[str, Any], name: str, roles: Mapping[Ability, Role]
         only=len(settings.models) == 1,
         seed=settings.seed,
         profile=settings.profile,
+        per_image=policy.per_image,
         data=list(shown),
     )
 

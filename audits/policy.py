@@ -8,10 +8,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from camcore.errors import BadInput, one_line
+from camcore.errors import BadInput, one_line, shown
 from camcore.verdict import Severity
 
 SHIPPED = Path(__file__).with_name("policy.toml")
@@ -62,14 +62,17 @@ class Profile(Closed):
     attacks: Attacks
 
 
+Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
 class Waiver(Closed):
     """An entry of `[[waivers]]` in a policy."""
 
     claim: str = Field(min_length=1)  # its id, as in the report: "wall/leakage[gradcam]"; [*]: of whichever method
     subject: str = ANY  # the model's id, as in the report; *: whichever
     bound: float  # on the claim's own scale: its margin, for as long as the waiver lasts
-    reason: str = Field(min_length=1)
-    owner: str = Field(min_length=1)
+    reason: Said
+    owner: Said
     expires: date  # the last day
 
     @property
@@ -87,7 +90,7 @@ class PolicyFile(Closed):
 
     version: str
     level: float = Field(gt=0.5, lt=1)
-    min_images: int = Field(ge=1)
+    min_images: int = Field(ge=1, le=1_000_000)
     max_degenerate: float = Field(ge=0, lt=1)
     worse: float = Field(gt=0, lt=1)
     required: list[str]  # audits that must give a verdict
@@ -114,6 +117,12 @@ class Policy(Closed):
     required: tuple[str, ...]
     inconclusive_exit: int  # exit code of a run in which nothing fails, and something that gates was not shown
     waivers: tuple[Waiver, ...]
+
+    @property
+    def per_image(self) -> dict[str, Any]:
+        """How much is done to each image: what two measurements must share, whatever their profiles are called."""
+        attacks = self.attacks.model_dump() | {"sizes": tuple(self.attacks.sizes)}  # as results.json is read
+        return {"chance_draws": self.chance_draws, "attacks": attacks}
 
 
 def load_policy(path: Path | None, *, profile: str, under: tuple[str, Mapping[str, Any]] | None = None) -> Policy:
@@ -177,14 +186,7 @@ def first_complaint(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key {place!r:.200}{_hint(str(first['loc'][-1]), Waiver.model_fields)}"
-    return " ".join(f"{place}: {first['msg']}, got {_shown(first['input'])}".split())
-
-
-def _shown(value: Any) -> str:
-    try:
-        return f"{value!r:.100}"
-    except ValueError:  # Python writes no number of thousands of digits
-        return "a number beyond all bounds"
+    return " ".join(f"{place}: {first['msg']}, got {shown(first['input'])}".split())
 
 
 def _hint(key: str, known: Any) -> str:

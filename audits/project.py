@@ -7,7 +7,7 @@ from typing import Any
 
 from audits.options import OPTIONS, Option, Project
 from audits.policy import PolicyFile
-from camcore.errors import BadInput
+from camcore.errors import BadInput, one_line, shown
 from fixtures.subjects.registry import nearest
 
 KEYS = {option.name: option for option in OPTIONS}
@@ -32,16 +32,18 @@ def find_project(folder: Path) -> Project | None:
 
 def _table(path: Path) -> dict[str, Any] | None:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise BadInput(f"{str(path)!r}, which may say how to audit, cannot be read as TOML: {problem}") from None
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as problem:  # a number of thousands of digits, lists in lists in lists
+        raise BadInput(
+            f"{str(path)!r}, which may say how to audit, cannot be read as TOML: {one_line(problem)}"
+        ) from None
     tool = content.get("tool", {})
     camcore = tool.get("camcore", {}) if isinstance(tool, dict) else {}
     found = [table["audit"] for table in (content, camcore) if isinstance(table, dict) and "audit" in table]
     if len(found) > 1:
         raise BadInput(f"{str(path)!r} has both [audit] and [tool.camcore.audit]; keep one of them")
     if found and not isinstance(found[0], dict):
-        raise BadInput(f"{str(path)!r}: audit must be a table, got {found[0]!r:.100}")
+        raise BadInput(f"{str(path)!r}: audit must be a table, got {shown(found[0])}")
     return found[0] if found else None
 
 
@@ -68,7 +70,7 @@ def _checked(option: Option, value: Any, where: str) -> Any:
     )
     if not right:
         kind = "a list of strings" if option.many else "true or false" if option.is_flag else option.convert.__name__
-        raise BadInput(f"{where}: {option.name} must be {kind}, got {value!r:.100}")
+        raise BadInput(f"{where}: {option.name} must be {kind}, got {shown(value)}")
     return value
 
 

@@ -33,7 +33,7 @@ def make(folder: Path) -> None:
     probe.unlink()
 
 
-def set_aside(folder: Path, *, resume: bool = False) -> None:
+def set_aside(folder: Path, *, resume: bool = False) -> str:
     """Call what an earlier run measured results.previous.*, in place of what was called so: nothing is lost unseen.
 
     Only once nothing is wrong with the new run. What is made from results.json is removed: it can be made again.
@@ -42,13 +42,25 @@ def set_aside(folder: Path, *, resume: bool = False) -> None:
         folder: The report's.
         resume: Whether the journals are gone on with, and stay.
 
+    Returns:
+        What became of earlier runs, in words; empty if there was none.
+
     Raises:
         OSError: Something cannot be renamed.
     """
-    for path in written(folder, RESULTS, *(() if resume else JOURNALS)):
-        path.replace(folder / path.name.replace("results.", PREVIOUS, 1))
-    for path in written(folder, *MADE_FROM_RESULTS):
-        path.unlink()
+    earlier = written(folder, RESULTS, *(() if resume else JOURNALS))
+    if folder / RESULTS in earlier:  # without it nothing was made of it, and what is called so is somebody's own
+        for path in written(folder, *MADE_FROM_RESULTS):
+            path.unlink()
+    gone = []
+    for path in earlier:
+        aside = folder / path.name.replace("results.", PREVIOUS, 1)
+        gone += [aside.name] * aside.exists()
+        path.replace(aside)
+    if not earlier:
+        return ""
+    instead = f", in place of the one before it ({', '.join(gone)})" if gone else ""
+    return f"the run before this one was set aside as {PREVIOUS}*{instead}"
 
 
 def _is_ours(path: Path) -> bool:

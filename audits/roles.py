@@ -224,7 +224,9 @@ def trying(spec: str) -> Iterator[None]:
             yield
     except BadInput:
         raise
-    except (Exception, SystemExit) as problem:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
         raise BadInput(
             f"the model {spec!r} does not run ({one_line(problem)}); "
             "it must take batches of any size, and give one row of scores per image"

@@ -4,11 +4,12 @@
 
 The usual suspects (coloured squares and discs, a price tag, a ruler, a logo, borders, a watermark, and the user's own,
 `--audit-artefact`) are stuck into pictures, in five places, and the probability of every class is compared with what it
-is when the same pixels are hidden under the picture's own mean colour. A part of the images is searched for the
-suspect and the class that gain most; pull is that gain on the other images, of other classes, which the search has not
-seen, and 0 where the class loses: what some pictures lose does not make up for what others gain. map_share is the share
-of the map on the suspect, as far as it is more than its share of the area, in the same pictures, for the class that is
-predicted then.
+is when the same pixels are hidden under a piece of the same picture, with soft edges. A part of the images is searched
+for the suspect and the class that gain most; pull is that gain on the other images, of other classes, which the search
+has not seen, and 0 where the class loses: what some pictures lose does not make up for what others gain. decides is
+about the suspect with which most of the searched images are called something else, whatever that is: the share of the
+other images that are, and are not when the same pixels are hidden. map_share is the share of the map on the strongest
+suspect, as far as it is more than its share of the area, in the same pictures, for the class that is predicted then.
 
 ## Why it matters
 
@@ -22,13 +23,14 @@ showed as a square of a like colour that pulled by 0.16 (docs/reproductions.md).
 strongest: a PASS says that it pulls less than the margin, and that the search found none stronger. A weak pull by many
 suspects is not added up. Images in the middle of which something is stuck lose what was there; the comparison with
 hidden pixels takes that out on average. A model may rightly take a red disc for a ball: what pulls a class that looks
-like it is for the reader to judge. The search is not journalled, and made again when a run is resumed. Beside stand, as
-evidence, how small and how faint the suspect may be and still pull (on 32 images), and what its class loses where its
-pictures carry the suspect, in that place and of that size, and it is inpainted.
+like it is for the reader to judge. A suspect that turns the pictures of one class alone, or each towards another class
+and less than half of them, is not found. The search is not journalled, and made again when a run is resumed. Beside
+stand, as evidence, how small and how faint the suspect may be and still pull (on 32 images), and what its class loses
+where its pictures carry the suspect, in that place and of that size, and it is inpainted.
 
 ## Caught by
 
-shortcut100, shortcut050, shortcut025, shortcut_other
+shortcut100, shortcut050, shortcut025, shortcut_other, flat_corner, scattering_square
 
 ## References
 
@@ -49,8 +51,8 @@ from torch import Tensor
 from audits.ask import Ask
 from audits.bias_doses import doses
 from audits.bias_removal import removed
-from audits.bias_scan import Scan, area, scan, unseen
-from audits.bias_shown import show
+from audits.bias_scan import Scan, area, scan, turned, unseen
+from audits.bias_shown import TURNED, show
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
@@ -62,7 +64,7 @@ from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from fixtures.artefacts import carrying, covered, fingerprint, suspects
 
-VERSION = "1"
+VERSION = "2"
 SEARCHED = 32  # images that are searched, for each chance draw of the profile
 
 PULL = Question(
@@ -71,6 +73,15 @@ PULL = Question(
     kind="INV",
     measure="gain of the class by the strongest suspect, over the same pixels hidden; 0 where it loses",
     unit="class probability",
+    bounds=(0.0, 1.0),
+    direction="within",
+)
+DECIDES = Question(
+    name="bias/decides",
+    sentence="nothing that was stuck into pictures decides more of them than what they show",
+    kind="INV",
+    measure="1 where a picture is called something else with the suspect that turns most, and not with it hidden",
+    unit="of the pictures",
     bounds=(0.0, 1.0),
     direction="within",
 )
@@ -83,7 +94,7 @@ MAP_SHARE = Question(
     bounds=(0.0, 1.0),
     direction="within",
 )
-QUESTIONS = (PULL, MAP_SHARE)
+QUESTIONS = (PULL, DECIDES, MAP_SHARE)
 
 
 def bias(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod], found: Scan) -> dict[str, Tensor]:
@@ -92,29 +103,28 @@ def bias(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod], fo
     Returns:
         `pull`, what is judged; `gain`, the same where it is negative too; `without`, `hidden` and `with`, the class's
         probability in the three versions of the image; `called`, 1 where the image with the suspect is called by that
-        class. Per CAM method `<cam>:share`, and `<cam>:degenerate`.
+        class; `turned`, 1 where the suspect that turns most gives it another class. Per CAM method `<cam>:share`, and
+        `<cam>:degenerate`.
     """
     suspect, label = found.strongest[0].suspect, found.strongest[0].label
 
-    @torch.no_grad()
-    def probability(images: Tensor) -> Tensor:
-        return subject.logits(images).softmax(1)[:, label]
-
-    images, hidden = carrying(batch.images, suspect), probability(covered(batch.images, suspect))
+    images = carrying(batch.images, suspect)
     rec = record(subject, images, chunk=batch.chunk) if cams else None
-    if rec is None:
-        with torch.no_grad():
-            logits = subject.logits(images)
-    else:
-        logits = rec.logits
-    now = logits.softmax(1)[:, label]
+    with torch.no_grad():
+        plain, hidden = subject.logits(batch.images), subject.logits(covered(batch.images, suspect))
+        logits = subject.logits(images) if rec is None else rec.logits
+        turner, there = found.turners[0].suspect, (hidden, logits)
+        if turner is not suspect:
+            there = (subject.logits(covered(batch.images, turner)), subject.logits(carrying(batch.images, turner)))
+    without, behind, now = (each.softmax(1)[:, label] for each in (plain, hidden, logits))
     columns = {
-        "pull": (now - hidden).relu(),
-        "gain": now - hidden,
+        "pull": (now - behind).relu(),
+        "gain": now - behind,
         "with": now,
-        "hidden": hidden,
-        "without": probability(batch.images),
+        "hidden": behind,
+        "without": without,
         "called": (logits.argmax(1) == label).double(),
+        TURNED: turned(plain, *there).double(),
     }
     for name, cam in cams.items():
         assert rec is not None
@@ -134,6 +144,11 @@ def _share(rec: Recording, saliency: Tensor, found: Scan) -> Tensor:
 @pytest.mark.audit("bias")
 def test_bias_pulls_no_picture(ask: Ask) -> None:
     ask_about(ask, PULL, "pull")
+
+
+@pytest.mark.audit("bias")
+def test_bias_decides_few_pictures(ask: Ask) -> None:
+    ask_about(ask, DECIDES, TURNED)
 
 
 @pytest.mark.audit("bias")

@@ -14,15 +14,17 @@ import warnings
 from collections.abc import Callable
 
 NOT_SHOWN = 6
+NOT_BEGUN = b"-"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def split() -> Callable[[int], None]:
+def split() -> Callable[[int | None], None]:
     """Go on in a process of its own, and leave this one to wait for it. It never returns where it waits.
 
     Returns:
-        What must be told the exit code, once the run has come to its end in the ordinary way.
+        What must be told the exit code, once the run has come to its end in the ordinary way; or None, where it never
+        began: then whatever ends the process, 0 is not what it ends in.
     """
     if not sys.platform.startswith("linux"):
         return lambda code: None
@@ -40,7 +42,12 @@ def split() -> Callable[[int], None]:
     os.close(reading)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever kills the one that waits means this one
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return lambda code: os.close(writing) if os.write(writing, b"%d" % code) else None
+
+    def tell(code: int | None) -> None:
+        os.write(writing, NOT_BEGUN if code is None else b"%d" % code)
+        os.close(writing)
+
+    return tell
 
 
 def _wait(child: int, told: int) -> None:
@@ -59,6 +66,8 @@ def _wait(child: int, told: int) -> None:
 
 def _judged(code: int, said: bytes) -> int:
     """The exit code of a process that ended with this one, and told that one; says so where it told none."""
+    if said == NOT_BEGUN:
+        return code % 256 or NOT_SHOWN
     if said:
         return int(said) or code % 256
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

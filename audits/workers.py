@@ -71,6 +71,7 @@ class Workers:
         place = self.places[node.gateway.id] = free_place(self.places.values())
         node.workerinput["run"] = self.log.run
         node.workerinput["batch_sizes"] = self.plan.batch_sizes
+        node.workerinput["models"] = self.plan.models
         node.workerinput["visible"] = pinned(place, self.devices)
 
     @pytest.hookimpl(optionalhook=True)
@@ -125,6 +126,20 @@ class Workers:
             down.node = report.node  # type: ignore[attr-defined]
             self.config.hook.pytest_runtest_logreport(report=down)
         return result
+
+
+def unlike(worker: dict[str, Any], plan: Plan) -> dict[str, str]:
+    """Models that came out other ones here than in the main process, whose weights the report names; and a reason.
+
+    Each process builds them anew.
+    """
+    return {
+        name: f"the model {name!r} came out with other weights or settings in a worker of -n "
+        f"({plan.models[name][:12]}) than in the main process ({known[:12]}), which the report names; let its factory "
+        "load saved weights or set a seed, or leave -n out"
+        for name, known in worker["models"].items()
+        if plan.models[name] != known
+    }
 
 
 def settle(worker: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import NoReturn
 
-from camcore.errors import BadInput
+from camcore.errors import BadInput, printable
 from camcore.suite import enter
 
 WRONG = 4  # exit code of what the user got wrong, as of the audits themselves
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(words)
     except BadInput as problem:
-        sys.stderr.write(f"camcore: {problem}\n")
+        sys.stderr.write(f"camcore: {printable(str(problem))}\n")
         return WRONG
 
 

@@ -91,7 +91,7 @@ def evaluate(
     """
     started = time.monotonic()
     ids = shuffled(dataset, terms.seed)[: terms.budget]
-    looks = looked_at(len(ids), least=terms.min_images) if terms.early else [len(ids)]
+    looks = looked_at(len(ids), least=terms.min_images)
     verdict = _verdict(claim, {}, column, [], terms)
     fits = terms
 
@@ -106,18 +106,25 @@ def evaluate(
             )
             fits = replace(fits, batch_size=size)
             rows = {image_id: journal[image_id] for image_id in ids[:look]}
-            verdict = _verdict(claim, rows, column, looks[: index + 1], terms)
+            # what is not to be stopped early is judged once; what is said on the way is for whoever runs out of time
+            verdict = _verdict(claim, rows, column, looks[: index + 1] if terms.early else [look], terms)
             told(look, look)
             hopeless = verdict.outcome is Outcome.ERROR and _degenerate(rows, column) > look / 2
-            if verdict.outcome in (Outcome.PASS, Outcome.FAIL) or hopeless:
+            if terms.early and (verdict.outcome in (Outcome.PASS, Outcome.FAIL) or hopeless):
                 break
         if show is not None and verdict.values:
             verdict = replace(verdict, evidence=_evidence(show, subject, dataset, verdict, rows, terms))
     except OutOfTime:
         asked = f"after {len(verdict.values)} images" if verdict.values else "before enough images were measured"
-        outcome = Outcome.ERROR if verdict.outcome is Outcome.ERROR else Outcome.INCONCLUSIVE
-        verdict = replace(verdict, outcome=outcome, reason=f"{OUT_OF_TIME} {asked}; the profile grants no more seconds")
-    except (Exception, SystemExit) as problem:  # whatever breaks on one model must not end the run of the others
+        late = f"{OUT_OF_TIME} {asked}; the profile grants no more seconds"
+        if verdict.outcome is Outcome.FAIL:  # was to be measured in full, and had failed by then
+            verdict = replace(verdict, reason=f"{verdict.reason}; {late}")
+        else:
+            outcome = Outcome.ERROR if verdict.outcome is Outcome.ERROR else Outcome.INCONCLUSIVE
+            verdict = replace(verdict, outcome=outcome, reason=late)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:  # even pytest.skip(): what breaks on one model ends no run and skips nothing
         verdict = replace(verdict, outcome=Outcome.ERROR, reason=one_line(problem))
     return replace(verdict, seconds=time.monotonic() - started)
 

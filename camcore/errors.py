@@ -1,6 +1,7 @@
 """The user's errors, and any error on one line."""
 
 LONGEST = 300  # characters of a message that anybody reads
+QUOTED = 100  # of a value
 
 
 class BadInput(ValueError):
@@ -30,3 +31,11 @@ def one_line(error: BaseException) -> str:
     if len(message) > LONGEST:
         message = message[:LONGEST].rstrip() + "…"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def shown(value: object) -> str:
+    """A value of the user's as a message quotes it."""
+    try:
+        return f"{value!r:.{QUOTED}}"
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number beyond all bounds"

@@ -1,7 +1,8 @@
 """What can be done with results.json without the model: `camcore report` and `python -m reports`.
 
-Exit codes: 0, done; 1, `diff` only: something that gates is answered worse than it was; 2, the command line, a file
-that is no results.json, or an output that cannot be written. Whatever is wrong with the input is told in one line.
+Exit codes: 0, done; 1, `diff` only: something that gates is answered worse than it was, or is new and does not pass
+beside a run that passed; 2, the command line, a file that is no results.json, or an output that cannot be written.
+Whatever is wrong with the input is told in one line.
 """
 
 import argparse

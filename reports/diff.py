@@ -34,10 +34,14 @@ class Change:
     def worse(self) -> bool:
         """Whether a claim that gates in one of the runs is answered worse than it was.
 
-        A claim that passed and gates no more, or no more applies, is not shown any longer: that is worse as well.
+        A claim that passed and gates no more, or no more applies, is not shown any longer: that is worse as well. So is
+        one that did not apply, kept nobody back, and now gates and does not pass. One that is answered as before and
+        gates by now is not: the policy changed, and not the answer.
         """
         if self.old.gates and self.old.counts == "PASS":
             return self.new.counts != "PASS" or not self.new.gates
+        if self.old.counts == "NOT_APPLICABLE":
+            return self.new.holds_back
         if self.old.counts not in RANK or self.new.counts not in RANK:
             return False
         return (self.old.gates or self.new.gates) and RANK[self.new.counts] < RANK[self.old.counts]
@@ -79,13 +83,25 @@ class Diff:
 
     @property
     def worse(self) -> tuple[Claim, ...]:
-        """Claims that gate and are answered worse than before, or passed and are not asked any more."""
-        return (*(change.new for change in self.changes if change.worse), *self.dropped)
+        """Claims that gate and are answered worse than before, or passed and are gone, or are new and do not pass."""
+        return (*(change.new for change in self.changes if change.worse), *self.dropped, *self.added)
 
     @property
     def dropped(self) -> tuple[Claim, ...]:
         """Claims that gated and passed, and are not asked any more."""
         return tuple(claim for claim in self.gone if claim.gates and claim.counts == "PASS")
+
+    @property
+    def added(self) -> tuple[Claim, ...]:
+        """Claims that only the new run judged, that gate and do not pass, where the old run passed as a whole.
+
+        Nothing kept that release back, and they keep this one: that counts as worse, though nobody knows what they
+        would have been then (of another model, say, or of a longer policy). Where the old run did not pass they may be
+        among what it was not asked, and a whole run is no worse than a part of it.
+        """
+        if self.old.verdict != "PASS":
+            return ()
+        return tuple(claim for claim in self.come if claim.holds_back)
 
 
 def diff(old: Results, new: Results) -> Diff:

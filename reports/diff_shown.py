@@ -71,10 +71,11 @@ def headline(found: Diff) -> str:
     """What moved, in one sentence."""
     names = ", ".join(new if old == new else f"{old}, then {new}" for old, new in found.models) or "no model in both"
     improved = len([change for change in found.turned if not change.worse])
-    lost = len(found.dropped)
+    lost, added = len(found.dropped), len(found.added)
     counts = [
-        (len(found.worse) - lost, "claim that gates got worse", "claims that gate got worse"),
+        (len(found.worse) - lost - added, "claim that gates got worse", "claims that gate got worse"),
         (lost, "that gated and passed is gone", "that gated and passed are gone"),
+        (added, "that gates and does not pass is new", "that gate and do not pass are new"),
         (improved, "other verdict changed", "other verdicts changed"),
         (
             len([c for c in found.moved if not c.turned]),
@@ -82,11 +83,19 @@ def headline(found: Diff) -> str:
             "more moved within their verdicts",
         ),
         (len(found.unlike), "is not comparable", "are not comparable"),
-        (len(found.come), "is new", "are new"),
+        (len(found.come) - added, "other is new" if added else "is new", "others are new" if added else "are new"),
         (len(found.gone) - lost, "other is gone", "others are gone"),
     ]
     told = [f"{n} {one if n == 1 else many}" for n, one, many in counts if n]
     return f"{names}: {', '.join(told) or 'nothing moved'}."
+
+
+def worsened(found: Diff) -> str:
+    """In what way something got worse; empty if nothing did."""
+    ways = ["is answered worse than it was"] * any(change.worse for change in found.changes)
+    ways += ["passed and is gone"] * bool(found.dropped)
+    ways += ["is new and does not pass"] * bool(found.added)
+    return f"Something that gates {', or '.join(ways)}." if ways else ""
 
 
 def text(found: Diff) -> str:
@@ -154,7 +163,7 @@ def _signed(value: float) -> str:
 
 
 def _word(claim: Claim) -> str:
-    return f"{claim.verdict.replace('_', ' ')}{' (waived)' if claim.waived else ''}"
+    return f"{wording.answer(claim)}{' (waived)' if claim.waived else ''}"
 
 
 def _name(claim: Claim, several: bool) -> str:
@@ -171,6 +180,7 @@ def render(found: Diff) -> str:
         "diff.html",
         found=found,
         headline=headline(found),
+        worse=worsened(found),
         turned=found.turned,
         moved=moved,
         axis=Axis(low=-largest, high=largest, start=ROW[0], stop=ROW[1]),

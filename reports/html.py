@@ -17,13 +17,14 @@ from reports.axis import Axis, Plot, Strip
 from reports.charts import Chart
 from reports.galleries import ROOM, Gallery, galleries
 from reports.pictures import Album
-from reports.schema import UNSHOWN, Audit, Claim, Curve, Results, Table, write_atomically
+from reports.schema import Audit, Claim, Curve, Results, Table, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 ROW = (10.0, 250.0)  # pixels of the interval column
 STRIP = (12.0, 548.0)  # pixels of a claim's own figure
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MOST_HELD = 12  # claims that keep a release back and are named before the contents; the table has them all
+MOST_UNTESTED = 5  # lines about what was not tested, likewise; the last section has them all
 FEW = 8  # claims that are all unfolded; in longer reports only those that keep a release back
 
 
@@ -97,8 +98,11 @@ def render(results: Results, *, room: int = ROOM) -> str:
             sections=_sections(results, album),
             held_back=_held_back(results),
             most_held=MOST_HELD,
+            untested=() if results.verdict == "PASS" else results.not_tested,
+            most_untested=MOST_UNTESTED,
             asides=wording.asides(results.claims),
             tally=wording.tally(results.claims),
+            look=wording.look(results.verdict, results.exit_code),
             plates=album.plates.values(),
             room=room,
             style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -109,13 +113,9 @@ def render(results: Results, *, room: int = ROOM) -> str:
     )
 
 
-def _holds_back(claim: Claim) -> bool:
-    return claim.gates and claim.counts in UNSHOWN
-
-
 def _held_back(results: Results) -> list[tuple[int, Claim]]:
     """Claims that keep the release back, with their places, those that fail first."""
-    found = [(number, claim) for number, claim in wording.judged(results.claims) if _holds_back(claim)]
+    found = [(number, claim) for number, claim in wording.judged(results.claims) if claim.holds_back]
     return sorted(found, key=lambda one: wording.VERDICTS.index(one[1].counts))
 
 
@@ -191,7 +191,7 @@ def _card(number: int, claim: Claim, gallery: Gallery | None, few: bool) -> Card
     return Card(
         number=number,
         claim=claim,
-        unfolded=few or _holds_back(claim),
+        unfolded=few or claim.holds_back,
         strip=axis.strip(claim, start=STRIP[0], stop=STRIP[1]),
         gallery=gallery,
         charts=tuple(charts.chart(item) for item in claim.evidence if isinstance(item, Curve)),

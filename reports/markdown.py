@@ -33,8 +33,9 @@ def _summary(results: Results, most: int) -> str:
     for claim in results.claims:
         if claim.counts != "NOT_APPLICABLE":
             (held if claim.verdict == claim.counts == "PASS" else open_).append(claim)
+    sign = SIGNS["ERROR" if wording.failed_elsewhere(results) else results.verdict]
     lines = [
-        f"## {SIGNS[results.verdict]} Model audit: {code(wording.verdict_sentence(results))}",
+        f"## {sign} Model audit: {code(wording.verdict_sentence(results))}",
         "",
         wording.exit_sentence(results),
         "",
@@ -70,12 +71,13 @@ def _table(title: str, claims: Sequence[Claim], *, several: bool, most: int) -> 
         estimate = f"{wording.point(claim)} {wording.interval(claim)}".strip()
         n = str(claim.estimate.n) if claim.estimate else ""
         severity = "waived" if claim.waived else wording.SEVERITY_WORDS[claim.severity]
+        shown = f"{SIGNS[claim.shown]} {wording.VERDICT_WORDS[claim.shown]} {wording.where(claim)}".rstrip()
         lines.append(
-            f"| {SIGNS[claim.verdict]} {wording.VERDICT_WORDS[claim.verdict]} | {code(name)}<br>{code(claim.sentence)} "
+            f"| {shown} | {code(name)}<br>{code(claim.sentence)} "
             f"| {estimate} | {wording.needs(claim)} | {n} | {severity} |"
         )
         said = [claim.reason] * (claim.verdict in ("INCONCLUSIVE", "ERROR")) + [wording.waiver(claim)]
-        said += [wording.beside(claim)] * (claim.counts != "PASS")
+        said.append(wording.compared(claim))
         lines += [f"| | {code(text)} | | | | |" for text in said if text]
     if len(claims) > most:
         lines.append(f"| | and {len(claims) - most} more, in the report | | | | |")

@@ -1,4 +1,4 @@
-"""What a run measured, as the metadata of a model card: `model-index`, as the Hugging Face hub reads it.
+"""What a run came to, as the metadata of a model card: `model-index`, as the Hugging Face hub reads it.
 
 The hub's cards begin with YAML. JSON is YAML, and leaves no string to chance, but for characters beyond the first
 plane: JSON may escape them in pairs, and YAML reads no pairs. The hub takes no source without an address, so there is
@@ -8,17 +8,22 @@ none.
 import json
 from typing import Any
 
-from reports.schema import Claim, Estimate, Results, Subject
+from reports import wording
+from reports.schema import Claim, Results, Subject
 
 TASKS = {
     "classes": "image-classification",
     "captions": "zero-shot-image-classification",
     "boxes": "zero-shot-object-detection",
 }
+WHOLE_RUN = "audit-verdict"  # without the slash that every claim's id has
 
 
 def model_index(results: Results) -> str:
-    """One entry per model: a metric for every claim with an estimate, with its interval, margin and verdict beside."""
+    """One entry per model: a metric for the whole run, and one for every claim that applies.
+
+    A claim's value is its estimate, with interval, margin and verdict beside, or its verdict where it has none.
+    """
     entries = [_entry(subject, results) for subject in results.subjects]
     text = json.dumps({"model-index": entries}, indent=2, ensure_ascii=False)
     return "".join(map(_letter, text)) + "\n"
@@ -43,31 +48,52 @@ def _entry(subject: Subject, results: Results) -> dict[str, Any]:
                     "args": {"sha256": [data.sha256 for data in shown], "profile": results.run.profile},
                 },
                 "metrics": [
-                    _metric(claim, claim.estimate, results.run.versions.get("camcore", "unknown"))
-                    for claim in results.claims
-                    if claim.subject == subject.id and claim.estimate is not None
+                    _of_the_run(results),
+                    *(
+                        _metric(claim, results.run.versions.get("camcore", "unknown"))
+                        for claim in results.claims
+                        if claim.subject == subject.id and claim.counts != "NOT_APPLICABLE"
+                    ),
                 ],
             }
         ],
     }
 
 
-def _metric(claim: Claim, estimate: Estimate, version: str) -> dict[str, Any]:
+def _of_the_run(results: Results) -> dict[str, Any]:
+    """Of all models together, as the exit code is; without it, what was not tested would look like what holds."""
+    return {
+        "type": WHOLE_RUN,
+        "name": wording.verdict_sentence(results),
+        "value": results.verdict,
+        "args": {
+            "exit_code": results.exit_code,
+            "interrupted": results.run.interrupted,
+            "run": results.run.id,
+            "policy_sha256": results.run.policy_sha256,
+            "not_tested": list(results.not_tested),
+        },
+    }
+
+
+def _metric(claim: Claim, version: str) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    if claim.estimate is not None:
+        args = claim.estimate.model_dump(include={"low", "high", "level", "n"})
+    args |= {"unit": claim.measure.unit, "margin": claim.margin, "verdict": claim.counts}
+    if claim.counts != claim.verdict:
+        args["measured_verdict"] = claim.verdict
+    if claim.baseline is not None:
+        args["beside_baseline"] = wording.beside(claim)
+    args |= {
+        "severity": claim.severity,
+        "waived": claim.waived,
+        "audit_version": claim.audit_version,
+        "camcore": version,
+    }
     return {
         "type": claim.id,
         "name": claim.sentence,
-        "value": estimate.point,
-        "args": {
-            "low": estimate.low,
-            "high": estimate.high,
-            "level": estimate.level,
-            "n": estimate.n,
-            "unit": claim.measure.unit,
-            "margin": claim.margin,
-            "verdict": claim.verdict,
-            "severity": claim.severity,
-            "waived": claim.waived,
-            "audit_version": claim.audit_version,
-            "camcore": version,
-        },
+        "value": claim.shown if claim.estimate is None else claim.estimate.point,
+        "args": args,
     }

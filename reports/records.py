@@ -29,6 +29,23 @@ class Family(Record):
     """How many claims gate, selected or not."""
 
 
+class Attacks(Record):
+    """How hard a run tried to hijack the model."""
+
+    sizes: Many[int]
+    steps: int
+    restarts: int
+    queries: int
+    beside: int
+
+
+class PerImage(Record):
+    """How much was done to each image."""
+
+    chance_draws: int
+    attacks: Attacks
+
+
 class Run(Record):
     """How the numbers came about."""
 
@@ -40,6 +57,7 @@ class Run(Record):
     profile: str
     policy_sha256: str
     policy_path: str
+    per_image: PerImage | None = None  # not known of runs before 1.2
     device: str
     versions: dict[str, str]
     family: Family
@@ -278,12 +296,22 @@ class Claim(Record):
     """What it comes to beside the run given as baseline. Since 1.1."""
 
     @property
-    def counts(self) -> str:
+    def counts(self) -> Answer:
         """Its verdict as the run's takes it: waived is PASS, and what is not shown to be no worse is not."""
-        own: str = "PASS" if self.waived else self.verdict
+        own: Answer = "PASS" if self.waived else self.verdict
         if self.baseline is None or own in ("FAIL", "ERROR") or self.baseline.verdict == "PASS":
             return own
         return self.baseline.verdict
+
+    @property
+    def shown(self) -> Answer:
+        """The verdict that a reader is told: the one that counts, but of a waived claim the one that is waived."""
+        return self.verdict if self.waived and self.verdict != "PASS" else self.counts
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether a release waits for it."""
+        return self.gates and self.counts in UNSHOWN
 
     @property
     def waived(self) -> bool:
@@ -300,7 +328,7 @@ class Claim(Record):
 class Results(Record):
     """A run: everything a report is made from."""
 
-    schema_version: Literal["1.0", "1.1"]
+    schema_version: Literal["1.0", "1.1", "1.2"]
     run: Run
     subjects: Many[Subject]
     data: Many[Data]
@@ -314,7 +342,19 @@ class Results(Record):
     def _pass_only_what_was_shown(self) -> Self:
         if self.exit_code == 0 and self.verdict != "PASS":
             raise ValueError(f"exit code 0 needs the verdict PASS, got {self.verdict}")
-        open_claims = [c.id for c in self.claims if c.gates and c.counts in UNSHOWN]
-        if self.verdict == "PASS" and open_claims:
-            raise ValueError(f"the verdict PASS needs every gating claim to hold, {open_claims[0]!r} does not")
+        if self.verdict == "PASS":
+            self._shown_of_each_model()
         return self
+
+    def _shown_of_each_model(self) -> None:
+        counted: dict[str, set[str]] = {}
+        for claim in self.claims:
+            if claim.holds_back:
+                raise ValueError(f"the verdict PASS needs every gating claim to hold, {claim.id!r} does not")
+            if claim.gates:
+                counted.setdefault(claim.subject, set()).add(claim.counts)
+        if not counted:
+            raise ValueError("the verdict PASS needs a gating claim that holds, got none that gates")
+        for subject, found in counted.items():
+            if "PASS" not in found:
+                raise ValueError(f"the verdict PASS needs a gating claim that holds, got none of {subject!r}")

@@ -2,8 +2,10 @@
 
 One rule for each audit, one result for each claim that does not count as passed. A claim that could not be decided or
 measured is a result of kind "fail" like any other: SARIF's "open" may have no level, and what was not shown does not
-pass. Claims that hold, or do not apply, are left out, as hosts list every result as a problem; what was not tested is
-among the notifications of the invocation.
+pass. Claims that hold, or do not apply, are left out, as hosts list every result as a problem.
+
+What was not tested is a result too, under a rule of its own, and among the notifications of the invocation: a host
+closes the findings that a run does not repeat, and a run that asked less has mended nothing.
 
 A finding needs a file. That is the audit that asked: it is what the rerun line names, and it can be opened; line 1
 stands for the whole of it. The model itself is a logical location.
@@ -23,7 +25,14 @@ from reports.terminal import printable
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 GATES = "error"
 LEVELS = {"warn": "warning", "info": "note"}
-NO_FILE = "audits"  # of a claim whose test cannot be named by a path inside the checkout
+NO_FILE = "audits"  # of what was not tested, or of a claim whose test cannot be named by a path inside the checkout
+NOT_TESTED: dict[str, Any] = {
+    "id": "not-tested",
+    "name": "NotTested",
+    "shortDescription": {"text": "Was everything tested that the policy lists?"},
+    "fullDescription": {"text": "The policy asks for a verdict that this run does not have."},
+    "help": {"text": "What was not tested does not pass. Run all audits, or see why these claims are missing."},
+}
 
 
 def sarif(results: Results) -> str:
@@ -36,12 +45,19 @@ def sarif(results: Results) -> str:
     if version:
         driver["version"] = printable(version)
     driver["rules"] = [_rule(name, documented.get(name)) for name in named]
+    missing = list(dict.fromkeys(results.not_tested))
+    driver["rules"] += [NOT_TESTED] * bool(missing)
+    # of a run that passes, nothing that is missing gates
+    level = LEVELS["warn"] if results.verdict == "PASS" else GATES
     run = {
         "tool": {"driver": driver},
         # code hosts replace what they had of a category, which is all before the last slash, by the newest
         "automationDetails": {"id": f"camcore/{'+'.join(_flat(one.id) for one in results.subjects)}/{results.run.id}"},
         "invocations": [_invocation(results)],
-        "results": [_result(claim, rules[claim.audit]) for claim in results.claims if _told(claim)],
+        "results": [
+            *(_result(claim, rules[claim.audit]) for claim in results.claims if _told(claim)),
+            *(_untested(line, level, len(named)) for line in missing),
+        ],
         "columnKind": "unicodeCodePoints",
         "properties": {
             "verdict": results.verdict,
@@ -81,20 +97,17 @@ def _result(claim: Claim, rule: int) -> dict[str, Any]:
         "message": {"text": message(_sentence(claim))},
         "locations": [
             {
-                "physicalLocation": {
-                    "artifactLocation": {"uri": _file(claim.node_id), "uriBaseId": "%SRCROOT%"},
-                    "region": {"startLine": 1},
-                },
+                "physicalLocation": _place(_file(claim.node_id)),
                 "logicalLocations": [
                     {"name": claim.id, "fullyQualifiedName": f"{claim.subject}::{claim.id}", "kind": "claim"}
                 ],
             }
         ],
-        # without one of its own, a host takes the line of the file: all claims of an audit would be one finding
-        "partialFingerprints": {"camcoreClaim/v1": _print(claim), "primaryLocationLineHash": f"{_print(claim)[:16]}:1"},
+        "partialFingerprints": _prints("camcoreClaim/v1", f"{claim.subject}\0{claim.id}"),
         "properties": {
             "model": claim.subject,
             "verdict": claim.verdict,
+            "counts": claim.counts,
             "severity": claim.severity,
             "gates": claim.gates,
             "margin": claim.margin,
@@ -115,7 +128,11 @@ def _result(claim: Claim, rule: int) -> dict[str, Any]:
 
 
 def _sentence(claim: Claim) -> str:
-    parts = [f"{claim.verdict} of {claim.subject}: {claim.sentence}.", f"{wording.numbers(claim)}.", claim.reason]
+    parts = [
+        f"{wording.answer(claim)} of {claim.subject}: {claim.sentence}.",
+        f"{wording.numbers(claim)}.",
+        claim.reason,
+    ]
     parts += [f"Beside the baseline: {wording.beside(claim)}."] * (claim.counts != "PASS" and bool(claim.baseline))
     return " ".join(part for part in parts if part)
 
@@ -126,9 +143,29 @@ def message(text: str) -> str:
     return " ".join(plain.split()) or "-"
 
 
-def _print(claim: Claim) -> str:
-    """The same for a claim of a model in every run, whatever it measured."""
-    return sha256(f"{claim.subject}\0{claim.id}".encode()).hexdigest()
+def _untested(line: str, level: str, rule: int) -> dict[str, Any]:
+    return {
+        "ruleId": NOT_TESTED["id"],
+        "ruleIndex": rule,
+        "kind": "fail",
+        "level": level,
+        "message": {"text": message(f"Not tested: {line}")},
+        "locations": [{"physicalLocation": _place(NO_FILE)}],
+        "partialFingerprints": _prints("camcoreNotTested/v1", f"not tested\0{line}"),
+    }
+
+
+def _place(uri: str) -> dict[str, Any]:
+    return {"artifactLocation": {"uri": uri, "uriBaseId": "%SRCROOT%"}, "region": {"startLine": 1}}
+
+
+def _prints(name: str, what: str) -> dict[str, str]:
+    """The same in every run, whatever it measured.
+
+    Without one of its own, a host takes the line of the file: all claims of an audit would be one finding.
+    """
+    found = sha256(what.encode()).hexdigest()
+    return {name: found, "primaryLocationLineHash": f"{found[:16]}:1"}
 
 
 def _flat(name: str) -> str:

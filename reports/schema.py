@@ -57,7 +57,7 @@ def load(path: Path | str) -> Results:
     except OSError as error:
         raise BadResults(f"expected a results.json, cannot read {str(path)!r}: {error.strerror or error}") from None
     except ValidationError as error:
-        raise BadResults(f"expected a results.json (schema 1.0 or 1.1), got {str(path)!r}: {_first(error)}") from None
+        raise BadResults(f"expected a results.json (schema 1.0 to 1.2), got {str(path)!r}: {_first(error)}") from None
 
 
 def _first(error: ValidationError) -> str:

@@ -25,16 +25,16 @@ def table(results: Results, *, colour: bool = False) -> str:
     lines = [_line(COLUMNS, widths), "-" * (sum(widths) + 2 * (len(widths) - 1))]
     for claim, row in zip(judged, rows, strict=True):
         line = _line(row, widths)
-        lines.append(_painted(line, claim.verdict, len(row[0])) if colour else line)
+        lines.append(_painted(line, claim.shown, len(row[0])) if colour else line)
         if wanted := wording.wanted(claim):
             lines.append(f"{' ' * widths[0]}  {wanted}")
-        also = [wording.waiver(claim), "" if claim.counts == "PASS" else wording.beside(claim)]
+        also = [wording.waiver(claim), wording.compared(claim)]
         for text in filter(None, map(printable, also)):
             lines += [f"{' ' * widths[0]}  {line}" for line in wrap(text, WIDTH - widths[0] - 2)]
     for (_, reason), claims in wording.asides(results.claims).items():
         told = f"NOT APPLICABLE  {len(claims)} claims of {wording.audits_of(claims)}: {reason}"
         lines += wrap(printable(told), WIDTH, subsequent_indent=" " * 16)
-    return "\n".join([*lines, "", *_wrapped(printable(wording.verdict_sentence(results)))])
+    return "\n".join([*lines, "", *wrap(printable(wording.verdict_sentence(results)), WIDTH, break_on_hyphens=False)])
 
 
 def printable(text: str) -> str:
@@ -45,7 +45,7 @@ def printable(text: str) -> str:
 def _cells(claim: Claim, *, several: bool) -> list[str]:
     name = f"{claim.subject}: {claim.id}" if several else claim.id
     cells = [
-        claim.verdict.replace("_", " "),
+        claim.shown.replace("_", " "),  # beside a baseline too: the line below says so
         printable(name),
         f"{wording.point(claim)} {wording.interval(claim)}".strip(),
         wording.needs(claim),
@@ -74,7 +74,3 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _painted(line: str, verdict: str, length: int) -> str:
     return f"\033[{COLOURS[verdict]}m{line[:length]}\033[0m{line[length:]}"
-
-
-def _wrapped(text: str) -> list[str]:
-    return [text[start : start + WIDTH] for start in range(0, len(text), WIDTH)]

@@ -56,8 +56,8 @@ class Line:
 
     @property
     def changes(self) -> int:
-        """How often its verdict was another than before."""
-        verdicts = [point.claim.verdict for point in self.points]
+        """How often its verdict was another than before, or counted for another (waivers, a baseline)."""
+        verdicts = [(point.claim.shown, point.claim.counts) for point in self.points]
         return sum(one != other for one, other in pairwise(verdicts))
 
     @property

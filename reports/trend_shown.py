@@ -64,13 +64,12 @@ def text(found: Trend) -> str:
     lines = ["Runs, the oldest first"]
     for number, ran in enumerate(found.runs, 1):
         models = ", ".join(f"{name} ({sha[:SHORT]})" for name, sha in ran.models.items())
-        told = (
-            f"{number}  {ran.when:%Y-%m-%d %H:%M}  {ran.said[0]}  {models}  seed {ran.seed}, {ran.profile}  {ran.where}"
-        )
+        verdict = ran.said[0] + f" (exit code {ran.said[1]})" * (wording.look(*ran.said) != ran.said[0])
+        told = f"{number}  {ran.when:%Y-%m-%d %H:%M}  {verdict}  {models}  seed {ran.seed}, {ran.profile}  {ran.where}"
         lines += [f"  {line}" for line in wrap(printable(told), WIDTH - 2, subsequent_indent="     ")]
     letters = ", ".join(f"{letter} {verdict.replace('_', ' ').lower()}" for verdict, letter in LETTERS.items())
     lines += ["", f"Claims, one letter for each run: {letters},"]
-    lines += [". not judged; | before it the numbers are not comparable; * other weights", ""]
+    lines += ["small waived; . not judged; | before it the numbers are not comparable; * other weights", ""]
     several = len({line.subject for line in found.lines}) > 1
     for line in found.lines:
         name = f"{line.subject}: {line.claim.id}" if several else line.claim.id
@@ -86,7 +85,9 @@ def strip(line: Line, runs: int) -> str:
     """A letter for each run, for example "PP*P|FF."."""
     marks = ["."] * runs
     for point in line.points:
-        marks[point.run] = "|" * bool(point.broken) + "*" * point.weights + LETTERS[point.claim.verdict]
+        letter = LETTERS[point.claim.shown]
+        letter = letter.lower() if point.claim.waived else letter
+        marks[point.run] = "|" * bool(point.broken) + "*" * point.weights + letter
     return "".join(marks)
 
 
@@ -131,7 +132,7 @@ def charted(line: Line, found: Trend, step: float) -> Chart:
     stretches = [[place[point.run] for point in stretch] for stretch in line.stretches]
     cells: list[Answer | None] = [None] * len(found.runs)
     for point in line.points:
-        cells[point.run] = point.claim.verdict
+        cells[point.run] = point.claim.shown
     return Chart(
         line=line,
         unfolded=len(found.lines) <= FEW or (line.claim.gates and (line.changes > 0 or line.claim.counts != "PASS")),
@@ -160,7 +161,7 @@ def _drawn(point: Point, up: Axis, x: float, found: Trend) -> Drawn:
         bar=None if estimate is None else (up(estimate.low), up(estimate.high)),
         dot=None if estimate is None else up(estimate.point),
         margins=tuple(up(edge) for edge in axis.edges(point.claim)),
-        label=f"run {point.run + 1}, {found.runs[point.run].when:%Y-%m-%d %H:%M}: {point.claim.verdict}, "
+        label=f"run {point.run + 1}, {found.runs[point.run].when:%Y-%m-%d %H:%M}: {wording.answer(point.claim)}, "
         f"{said(point.claim)}",
     )
 

@@ -34,14 +34,35 @@ EXIT_CODES = {
 def verdict_sentence(results: Results) -> str:
     """The one sentence that a release manager reads, for example "resnet50 FAILS: 1 of 3 gating claims fails."."""
     judged = _judged_sentence(results)
+    if failed_elsewhere(results):
+        judged = f"{judged.removesuffix('.')}, but the run ended with exit code {results.exit_code}."
     return f"Incomplete, the run was interrupted: {judged}" if results.run.interrupted else judged
+
+
+def failed_elsewhere(results: Results) -> bool:
+    """Whether all that gates holds, and the run still does not end with 0: a test that is no claim failed, say."""
+    return results.verdict == "PASS" and results.exit_code != 0
+
+
+def look(verdict: str, exit_code: int) -> str:
+    """The verdict as whose a run is coloured: one that passes and does not end with 0 looks undecided, not green."""
+    return "INCONCLUSIVE" if verdict == "PASS" and exit_code != 0 else verdict
+
+
+def incomplete(results: Results) -> bool:
+    """Whether something that gates may be among what was not tested; what was not tested does not say its severity."""
+    answered = sum(claim.gates and claim.verdict != "NOT_APPLICABLE" for claim in results.claims)
+    return results.verdict != "PASS" and bool(results.not_tested) and answered < results.run.family.claims
 
 
 def _judged_sentence(results: Results) -> str:
     gating = [c for c in results.claims if c.gates]
     binding = [c for c in gating if not (c.waived and c.counts == "PASS")]
     count = {verdict: sum(c.counts == verdict for c in binding) for verdict in VERDICTS}
-    total = f"{len(gating)} gating claim{'s' * (len(gating) != 1)}"
+    total, rest = f"{len(gating)} gating claim{'s' * (len(gating) != 1)}", ""
+    if incomplete(results):
+        total = f"the {total} that {'was' if len(gating) == 1 else 'were'} asked"
+        rest = "; not everything was tested"
     undecided = [f"{count['INCONCLUSIVE']} inconclusive"] * (count["INCONCLUSIVE"] > 0)
     undecided += [f"{count['ERROR']} without an answer (error)"] * (count["ERROR"] > 0)
     asides = [f"{count['NOT_APPLICABLE']} not applicable"] * (count["NOT_APPLICABLE"] > 0)
@@ -63,8 +84,10 @@ def _judged_sentence(results: Results) -> str:
     if results.verdict == "FAIL":
         fails = f"{count['FAIL']} of {total} {'fails' if count['FAIL'] == 1 else 'fail'}"
         what = ", ".join([fails, *undecided, *asides]) if count["FAIL"] else "the run failed outside its gating claims"
-        return f"{_said(guilty or everyone, 'FAILS', 'FAIL')}: {what}."
-    what = f"of {total}, {', '.join([*undecided, *asides])}" if undecided else "not everything that gates was tested"
+        return f"{_said(guilty or everyone, 'FAILS', 'FAIL')}: {what}{rest if count['FAIL'] else ''}."
+    what = "not everything that gates was tested"
+    if undecided:
+        what = f"of {total}, {', '.join([*undecided, *asides])}{rest}"
     answered = {c.subject for c in gating if c.counts != "NOT_APPLICABLE"}
     bare = [name for name in everyone if name not in answered and any(c.subject == name for c in gating)]
     if bare and not undecided:
@@ -80,6 +103,12 @@ def _said(names: Sequence[str], one: str, many: str) -> str:
 
 def exit_sentence(results: Results) -> str:
     """What the exit code means for a release."""
+    if failed_elsewhere(results):
+        code = results.exit_code
+        return (
+            f"Exit code {code}: every claim that gates was shown to hold, but the run ended with exit code {code} as "
+            "something beside the claims failed, so a release pipeline stops."
+        )
     # a policy may give both one code
     means = NOT_SHOWN if (results.verdict, results.exit_code) == ("INCONCLUSIVE", 1) else results.exit_code
     return f"Exit code {results.exit_code}: {EXIT_CODES.get(means, 'a release pipeline stops')}."
@@ -147,8 +176,8 @@ def numbers(claim: Claim) -> str:
 
 
 def tally(claims: Sequence[Claim]) -> list[tuple[str, int]]:
-    """How many claims got each verdict, of those verdicts that any got."""
-    counts = [(verdict, sum(claim.verdict == verdict for claim in claims)) for verdict in VERDICTS]
+    """How many claims are shown with each verdict, of those verdicts that any is shown with."""
+    counts = [(verdict, sum(claim.shown == verdict for claim in claims)) for verdict in VERDICTS]
     return [(verdict, count) for verdict, count in counts if count]
 
 
@@ -258,6 +287,24 @@ def waiver(claim: Claim) -> str:
 def beside(claim: Claim) -> str:
     """What it comes to beside the baseline, if there is one."""
     return "" if claim.baseline is None else claim.baseline.said
+
+
+def where(claim: Claim) -> str:
+    """To be said behind the verdict that is shown, where it is not the claim's own but the one beside the baseline."""
+    return "" if claim.shown == claim.verdict else "beside the baseline"
+
+
+def answer(claim: Claim) -> str:
+    """The verdict that is shown, for example "FAIL beside the baseline"."""
+    return f"{claim.shown.replace('_', ' ')} {where(claim)}".rstrip()
+
+
+def compared(claim: Claim) -> str:
+    """What it comes to beside the baseline, and by itself if that differs; empty of what counts as passed."""
+    if claim.counts == "PASS":
+        return ""
+    own = f"{VERDICT_WORDS[claim.verdict]} by itself; " if where(claim) else ""
+    return f"{own}{beside(claim)}"
 
 
 def wanted(claim: Claim) -> str:

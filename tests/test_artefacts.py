@@ -16,6 +16,8 @@ from fixtures.artefacts import (
     SHARE,
     Artefact,
     Suspect,
+    carrying,
+    covered,
     fingerprint,
     library,
     read_artefact,
@@ -140,3 +142,20 @@ def test_the_fingerprint_changes_with_a_pixel_and_with_a_name() -> None:
 
     assert len({fingerprint([each]) for each in (one, other_pixel, other_name)}) == 3
     assert fingerprint([one]) == fingerprint([Artefact(name=one.name, rgba=one.rgba.clone(), outline="else")])
+
+
+def test_what_hides_a_suspect_is_a_piece_of_the_picture_without_an_edge_or_one_colour() -> None:
+    images = some_images(2, size=48)
+    ramp = torch.linspace(0, 1, 48).expand(1, 3, 48, 48)
+    for suspect in suspects(library()):
+        hidden, coverage = covered(images, suspect), suspect.coverage(images)
+        outside = (coverage == 0).expand_as(images)
+        assert torch.equal(hidden[outside], images[outside])
+        taken = images.roll((16, 16), dims=(2, 3))
+        between = (hidden - images) * (hidden - taken) <= 1e-6  # of both pictures, wherever it is hidden
+        assert between.all()
+        if suspect.artefact.name == "yellow square":
+            solid = coverage > 0.5
+            assert hidden[0][:, solid].std(1).min() > 0.5 * images[0].std()  # no one colour
+            steps = [covered(ramp, suspect).diff(dim=3).abs().max(), carrying(ramp, suspect).diff(dim=3).abs().max()]
+            assert steps[0] < 0.6 * steps[1]  # and no outline

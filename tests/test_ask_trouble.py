@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -140,17 +141,18 @@ def test_an_interrupt_leaves_what_was_known_by_then_and_a_resumed_run_goes_on(tm
 
 @pytest.mark.parametrize(("interrupted", "verdict"), [(False, "ERROR"), (True, "INCONCLUSIVE")])
 def test_a_process_that_dies_while_it_measures_leaves_a_claim_without_an_answer(
-    interrupted: bool, verdict: str, tmp_path: Path
+    interrupted: bool, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         """Stands in for a SIGKILL: nothing of ours handles it."""
 
-    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
+    def killed(*_: object, **__: object) -> None:
         raise Killed
 
     ask = asking(tiny(), tmp_path, [])
+    monkeypatch.setattr("audits.ask.evaluate", killed)
     with pytest.raises(Killed):
-        ask(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
+        put(ask)
 
     (record,) = finished_claims(tmp_path, run="this", interrupted=interrupted)
     assert (record["id"], record["verdict"]) == ("deletion/beats_random[hirescam]", verdict)
@@ -158,15 +160,28 @@ def test_a_process_that_dies_while_it_measures_leaves_a_claim_without_an_answer(
     assert asking(tiny(), tmp_path, [], resume=True).log.claims == {}
 
 
-def test_a_model_that_leaves_python_is_an_error(tmp_path: Path) -> None:
-    def measure(_subject: Classifier, _batch: Batch) -> Mapping[str, Tensor]:
-        raise SystemExit(0)
+@pytest.mark.parametrize(
+    ("leaves", "reason"),
+    [
+        (SystemExit(0), "SystemExit: 0"),
+        (pytest.skip.Exception("not today"), "Skipped: not today"),
+        (pytest.xfail.Exception("not today"), "XFailed: not today"),
+        (pytest.exit.Exception("goodbye", 0), "Exit: goodbye"),
+    ],
+)
+@pytest.mark.parametrize("where", ["measure", "premise"])
+def test_a_model_that_leaves_python_or_its_test_is_an_error(
+    leaves: BaseException, reason: str, where: str, tmp_path: Path
+) -> None:
+    def raises(*_: object) -> Any:
+        raise leaves
 
     verdicts: list[Verdict] = []
-    asking(tiny(), tmp_path, verdicts)(QUESTION, "hirescam", measure=measure, column="value", show=nothing, version="1")
+    how = {"measure": raises} if where == "measure" else {"measure": lambda *_: {}, "premise": raises}
+    asking(tiny(), tmp_path, verdicts)(QUESTION, "hirescam", column="value", show=nothing, version="1", **how)
 
     assert verdicts[0].outcome is Outcome.ERROR
-    assert verdicts[0].reason == "SystemExit: 0"
+    assert verdicts[0].reason == reason
 
 
 def test_a_full_disk_is_told_in_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,10 +121,13 @@ def test_what_cannot_be_compared_is_not_shown(
     assert words in found.said
 
 
+PER_IMAGE = {"chance_draws": 2}
+
+
 def run(**changes: Any) -> dict[str, Any]:
     made = results([example_claim(0)]).model_dump()
     subject = made["subjects"][0] | {"data": ["d"]}
-    return made | {"subjects": [subject]} | changes
+    return made | {"run": made["run"] | {"per_image": PER_IMAGE}, "subjects": [subject]} | changes
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,7 @@ def run(**changes: Any) -> dict[str, Any]:
     [
         ({"seed": 8}, "was run with seed 7, this run with 8"),
         ({"profile": "smoke"}, "was run with profile 'pr', this run with 'smoke'"),
+        ({"per_image": {"chance_draws": 4}}, "did more or less to each image"),
         ({"data": ["other"]}, "about other data"),
         ({"data": ["d", "cues"]}, "about other data"),
         ({"subject": "resnet18", "only": False}, "has no model 'resnet18'; it has 'resnet50'"),
@@ -140,7 +144,15 @@ def run(**changes: Any) -> dict[str, Any]:
 def test_runs_that_are_not_comparable_are_refused_before_anything_is_measured(
     given: dict[str, Any], words: str
 ) -> None:
-    asked = {"subject": "resnet50", "only": True, "seed": 7, "profile": "pr", "data": ["d"], **given}
+    asked = {
+        "subject": "resnet50",
+        "only": True,
+        "seed": 7,
+        "profile": "pr",
+        "per_image": PER_IMAGE,
+        "data": ["d"],
+        **given,
+    }
 
     with pytest.raises(BadInput, match="not comparable") as raised:
         find_baseline(run(), asked.pop("subject"), **asked)
@@ -149,7 +161,7 @@ def test_runs_that_are_not_comparable_are_refused_before_anything_is_measured(
 
 
 def test_the_only_model_of_a_run_may_have_another_name() -> None:
-    found = find_baseline(run(), "resnet50-v2", only=True, seed=7, profile="pr", data=["d"])
+    found = find_baseline(run(), "resnet50-v2", only=True, seed=7, profile="pr", per_image=PER_IMAGE, data=["d"])
 
     assert (found.subject, list(found.claims)) == ("resnet50", ["deletion/beats_random[cam0]"])
 

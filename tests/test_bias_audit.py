@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from audits import test_bias as audit
 from audits.bias_doses import DOSED, OPACITIES, SHARES, Doses, doses
 from audits.bias_removal import Removal, removed
-from audits.bias_scan import NAMED, Scan, scan, unseen
+from audits.bias_scan import NAMED, Scan, scan, turned, unseen
 from audits.bias_shown import _taken_out
 from audits.crossing import first_at
 from camcore.cam import METHODS
@@ -114,7 +114,7 @@ def test_the_search_asks_once_for_each_suspect_and_once_for_each_outline() -> No
     with metered() as cost:
         found = scan(asked, data, data.ids[:10], FEW, seed=0, chunk=4)
 
-    assert cost.forwards == 10 * (4 + 3)  # both squares cover the same pixels
+    assert cost.forwards == 10 * (4 + 3 + 1)  # both squares cover the same pixels; and the pictures as they are
     assert cost.backwards == 0
     assert found.tried == 4 * 5
     assert len(found.strongest) == NAMED
@@ -344,3 +344,29 @@ def test_what_was_searched_among_other_images_is_a_measurement_of_its_own() -> N
         told.append(ask.call_args.kwargs["apart"])
 
     assert told[0] != told[1]
+
+
+def test_a_picture_is_turned_if_it_is_called_otherwise_with_the_suspect_and_not_with_its_pixels_hidden() -> None:
+    one, other = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 2.0])
+    rows = [(one, one, one), (one, one, other), (one, other, other), (one, other, one), (other, other, one)]
+    plain, hidden, with_it = (torch.stack(column) for column in zip(*rows, strict=True))
+
+    assert turned(plain, hidden, with_it).tolist() == [False, True, False, False, True]
+
+
+def test_the_suspect_that_turns_most_is_found_whatever_it_turns_them_to() -> None:
+    taught, left_alone = searched(40.0), searched(0.0)
+
+    assert taught.turners[0].suspect.name == "yellow square, top left"
+    assert taught.turners[0].share > 0.5
+    assert left_alone.turners[0].share < 0.2
+    assert [one.share for one in taught.turners] == sorted((one.share for one in taught.turners), reverse=True)
+
+
+def test_what_turns_most_is_measured_though_another_suspect_is_the_strongest() -> None:
+    found, whole = searched(40.0), batch()
+    other = replace(found, strongest=(replace(found.strongest[0], suspect=FEW[2]),))
+    same, apart = (audit.bias(subject(40.0), whole, cams={}, found=one)["turned"] for one in (found, other))
+
+    torch.testing.assert_close(same, apart)
+    assert same.sum() > 0

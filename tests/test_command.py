@@ -139,6 +139,23 @@ def test_a_waiver_stands_at_the_head_of_the_list(capsys: pytest.CaptureFixture[s
     )
 
 
+HOSTILE = "\x1b[31mred\x1b]0;title\x07 \u202etfel"
+
+
+def test_what_others_wrote_is_inert_on_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / HOSTILE
+    folder.mkdir()
+    text = '[[waivers]]\nclaim = "wall/leakage[gradcam]"\nbound = 0.2\nowner = "me"\nexpires = 2031-05-01\nreason = '
+    file = overlay(folder, text + json.dumps(HOSTILE))
+
+    said = listed(capsys, "--audit-policy", file)
+    assert main(["audit", "--list", "--audit-policy", str(folder / "none.toml")]) == WRONG
+    said += capsys.readouterr().err
+
+    assert said.count("31mred") == 3  # the waiver's reason, and the file's name where it is read and where it is not
+    assert not set(said) & {"\x1b", "\x07", "\u202e"}
+
+
 def test_a_beginning_is_a_sentence_that_says_something() -> None:
     long = "The image is cut into 5 x 5 patches, e.g. as here, and each is replaced by its mean."
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count as counting
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from camcore.engine import LOOKS, Row, evaluate, shuffled
 from camcore.images import Batch, Dataset
 from camcore.statistics import confidence_sequence
 from camcore.subject import Classifier
-from camcore.verdict import Evidence, Outcome, Verdict
+from camcore.verdict import Claim, Evidence, Outcome, Verdict
 from tests.measures import CLAIM, TERMS, brightness, constant, put
 from tests.tiny import GapNet, numbered_dataset, tiny_subject
 
@@ -84,6 +85,29 @@ def test_out_of_time_the_last_look_stands_and_what_was_measured_is_kept(
     assert len(verdict.values) == last
     assert len(journal) == 72
     assert verdict.estimate == put(subject, claim=undecided, terms=replace(TERMS, budget=last)).estimate
+
+
+def test_what_is_measured_in_full_and_had_failed_when_time_ran_out_has_failed(
+    subject: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, seen = counting(), []
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+
+    def watch(done: int, planned: int, so_far: Verdict) -> None:
+        seen.append((planned, so_far.estimate is not None))
+
+    def full(claim: Claim, **how: Any) -> Verdict:
+        return put(subject, claim=claim, terms=replace(TERMS, batch_size=8, early=False), until=9.5, **how)
+
+    failed = full(replace(CLAIM, margin=0.9), progress=watch)
+    last = max(look for look in LOOKS if look <= 72)
+
+    assert failed.outcome is Outcome.FAIL
+    assert failed.reason.endswith(f"; out of time after {last} images; the profile grants no more seconds")
+    assert (len(failed.values), failed.estimate is not None) == (last, True)
+    assert (TERMS.budget, True) in seen  # an interval on the way, for whoever watches
+    clock = counting()
+    assert full(replace(CLAIM, margin=0.1)).outcome is Outcome.INCONCLUSIVE  # it would have passed by then
 
 
 def test_no_time_at_all_is_no_verdict(subject: Classifier) -> None:

@@ -33,7 +33,8 @@ def measured(folder: Path, *, margin_of: Policy, **changes: Any) -> dict[str, An
     one = claim_record(verdict, subject="a", node_id="", version=wall.VERSION, rerun="") | {"waiver": None} | changes
     broken = record("a", "deletion/beats_random[hirescam]", "ERROR") | {"reason": "it broke", "waiver": None}
     broken["audit_version"] = deletion.VERSION
-    return assemble(made, [one, broken], command="", seconds=0.0, interrupted=False)
+    made_of = assemble(made, [one, broken], command="", seconds=0.0, interrupted=False)
+    return Results.model_validate(made_of).model_dump()
 
 
 def claims(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -145,18 +146,32 @@ def test_values_of_another_version_of_the_audit_are_refused(changes: dict[str, s
         judge_again(old, shipped, command="", today=TODAY)
 
 
-def test_a_run_of_1_0_is_read_off_its_claims(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ("chance_draws = 500", "500 draws .* and this run had 2 draws"),
+        ("attacks.restarts = 50", "restarts 50.*, and this run had .*restarts 1,"),
+    ],
+)
+def test_a_policy_that_asks_for_more_per_image_has_to_measure_it(tmp_path: Path, profile: str, words: str) -> None:
     shipped = load_policy(None, profile="pr")
     old = measured(tmp_path, margin_of=shipped)
-    new = judge_again(old, shipped, command="", today=TODAY)
-    for subject in old["subjects"]:
-        del subject["cams"], subject["abilities"]
+    more = load_policy(overlay(tmp_path, f"[profiles.pr]\n{profile}\n"), profile="pr")
 
-    again = judge_again(old, shipped, command="", today=TODAY)
+    with pytest.raises(BadInput, match=f"(?s){words}.*run the audits again"):
+        judge_again(old, more, command="", today=TODAY)
 
-    # of its two methods, only one has a claim: all that can be known
-    assert again["run"]["family"]["claims"] < new["run"]["family"]["claims"]
-    assert claims(again)["wall/leakage[hirescam]"]["verdict"] == "FAIL"
+    images = load_policy(overlay(tmp_path, "[profiles.pr]\nimages = 4000\n"), profile="pr")
+    assert judge_again(old, images, command="", today=TODAY)["claims"]  # an interval holds however many were planned
+
+
+def test_a_run_before_1_2_which_did_not_say_what_was_done_to_each_image_is_refused(tmp_path: Path) -> None:
+    shipped = load_policy(None, profile="pr")
+    old = measured(tmp_path, margin_of=shipped)
+    old["run"]["per_image"] = None
+
+    with pytest.raises(BadInput, match="did not record; run the audits again"):
+        judge_again(old, shipped, command="", today=TODAY)
 
 
 @pytest.mark.slow

@@ -86,6 +86,8 @@ def test_the_hash_is_of_the_content_not_of_the_file(tmp_path: Path) -> None:
             "is for 'wall/leakge[gradcam]', which is no claim; did you mean 'wall/leakage'?",
         ),
         (waiver(owner=""), "waivers.0.owner: String should have at least 1 character, got ''"),
+        (waiver(reason=" "), "waivers.0.reason: String should have at least 1 character"),
+        ("min_images = 0x" + 5000 * "f", "min_images: Input should be less than or equal to 1000000"),
         (waiver(expires="soon"), "waivers.0.expires: Input should be a valid date, got 'soon'"),
         (waiver() + "reson = 'x'", "unknown key 'waivers.0.reson'; did you mean 'reason'?"),
         ("[[waivers]]\nclaim = 'wall/leakage'", "waivers.0.bound: Field required"),

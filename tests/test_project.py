@@ -114,12 +114,16 @@ def test_paths_are_meant_from_the_files_folder(tmp_path: Path) -> None:
         ("[audit]\ncam = [1]", "[audit]: cam must be a list of strings, got [1]"),
         ("audit = 3", "audit must be a table, got 3"),
         ("[audit", "cannot be read as TOML"),
+        ("[audit]\nlevel = " + 5000 * "9", "cannot be read as TOML"),
+        ("x = " + 3000 * "[" + 3000 * "]", "cannot be read as TOML"),
+        ("[audit]\nmodel = 0x" + 5000 * "f", "model must be a list of strings, got a number beyond all bounds"),
+        ("[audit]\nseed = 0x" + 5000 * "f", "--audit-seed must be at most 9223372036854775808, got a number beyond"),
         ("[audit]\n[tool.camcore.audit]", "has both [audit] and [tool.camcore.audit]"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(text: str, hint: str) -> None:
     with pytest.raises(BadInput) as raised:
-        project(text)
+        settings(text)
 
     assert hint in str(raised.value)
     assert "\n" not in str(raised.value)

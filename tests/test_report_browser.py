@@ -14,7 +14,7 @@ from reports.diff import Diff
 from reports.schema import Results
 from reports.trend import Trend, trend
 from tests.test_reports_diff import OLD, UNITS, called, compared, judged, run
-from tests.test_reports_example import claim, overlay, results
+from tests.test_reports_example import beside, claim, overlay, results
 from tests.test_reports_trend import saved
 
 pytestmark = pytest.mark.slow
@@ -49,11 +49,12 @@ def browser() -> Iterator[Any]:
 
 
 def made() -> Results:
-    """Every verdict, every kind of evidence, a waiver, and claims that do not apply for one reason."""
+    """Every verdict, every kind of evidence, a waiver, a baseline, and claims that do not apply for one reason."""
     waiver = {"bound": -0.5, "reason": "known", "owner": "A. Name", "expires": "2030-01-01"}
     waiver |= {"holds": True, "said": "is waived until then"}
     waived = claim(1, id="deletion/waived[cam1]", severity="gate", gates=True, waiver=waiver)
-    return results([*(claim(index) for index in range(7)), waived, *(claim(index) for index in (3, 8, 13))])
+    worse = claim(0, id="deletion/worse[cam0]", baseline=beside("FAIL"))
+    return results([*(claim(index) for index in range(7)), waived, *(claim(index) for index in (3, 8, 13)), worse])
 
 
 def two_runs() -> Diff:

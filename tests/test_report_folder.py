@@ -34,6 +34,23 @@ def test_a_finished_run_outlives_a_later_one_that_was_killed(tmp_path: Path) -> 
     assert (tmp_path / "results.previous.jsonl").read_text(encoding="utf-8") == "killed"
 
 
+def test_what_becomes_of_earlier_runs_is_told(tmp_path: Path) -> None:
+    assert set_aside(tmp_path) == ""
+    (tmp_path / "results.json").write_text("first", encoding="utf-8")
+    assert set_aside(tmp_path) == "the run before this one was set aside as results.previous.*"
+    (tmp_path / "results.json").write_text("second", encoding="utf-8")
+    assert set_aside(tmp_path).endswith(", in place of the one before it (results.previous.json)")
+
+
+def test_beside_a_journal_alone_nothing_is_a_report(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text("", encoding="utf-8")
+    (tmp_path / "summary.md").write_text("mine", encoding="utf-8")
+
+    set_aside(tmp_path)
+
+    assert (tmp_path / "summary.md").read_text(encoding="utf-8") == "mine"
+
+
 def test_who_goes_on_keeps_the_journals(tmp_path: Path) -> None:
     for name in ("results.json", "results.jsonl"):
         (tmp_path / name).write_text(name, encoding="utf-8")

@@ -7,7 +7,7 @@ from scipy import stats
 from reports import diff_shown, schema
 from reports.__main__ import main
 from reports.diff import diff
-from tests.test_reports_example import claim, example, overlay, results
+from tests.test_reports_example import beside, claim, example, overlay, results
 from tests.test_reports_html import HOSTILE
 
 UNITS = [f"n01/{index}.jpg" for index in range(30)]
@@ -82,7 +82,12 @@ def test_units_of_one_run_or_without_a_number_are_counted_and_left_out():
         ("FAIL", "INCONCLUSIVE", True, False),
         ("FAIL", "PASS", True, False),
         ("INCONCLUSIVE", "ERROR", True, False),
-        ("NOT_APPLICABLE", "FAIL", True, False),
+        ("NOT_APPLICABLE", "FAIL", True, True),
+        ("NOT_APPLICABLE", "ERROR", True, True),
+        ("NOT_APPLICABLE", "INCONCLUSIVE", True, True),
+        ("NOT_APPLICABLE", "PASS", True, False),
+        ("NOT_APPLICABLE", "FAIL", False, False),
+        ("FAIL", "NOT_APPLICABLE", True, False),
         ("PASS", "FAIL", False, False),
     ],
 )
@@ -96,6 +101,40 @@ def test_only_what_gates_and_is_answered_worse_is_worse(old, new, gates, worse):
 
 def test_what_passed_and_gates_no_more_is_worse():
     assert compared(run(judged()), run(judged(gates=False, severity="warn"))).worse
+
+
+def test_what_did_not_apply_and_fails_without_gating_any_more_is_no_worse():
+    freed = judged("FAIL", gates=False, severity="warn")
+
+    assert not compared(run(judged("NOT_APPLICABLE")), run(freed)).worse
+
+
+@pytest.mark.parametrize("verdict", ["FAIL", "ERROR", "INCONCLUSIVE", "PASS"])
+@pytest.mark.parametrize("passed", [True, False])
+def test_what_is_new_gates_and_does_not_pass_is_worse_if_the_old_run_passed(verdict, passed):
+    old = run(judged(), **{"verdict": "PASS", "exit_code": 0} if passed else {})
+    found = compared(old, run(judged(), judged(verdict, id="wall/new[x]")))
+    worse = passed and verdict != "PASS"
+
+    assert [one.id for one in found.worse] == ["wall/new[x]"] * worse
+    assert ("1 that gates and does not pass is new" in diff_shown.headline(found)) == worse
+    assert ("1 is new" in diff_shown.headline(found)) != worse
+    assert ("is new and does not pass" in diff_shown.render(found)) == worse
+
+
+def test_what_is_new_and_only_warns_is_no_worse():
+    old = run(judged(), verdict="PASS", exit_code=0)
+
+    assert not compared(old, run(judged(), judged("FAIL", id="wall/new[x]", gates=False, severity="warn"))).worse
+
+
+def test_a_claim_that_is_worse_than_its_baseline_is_not_shown_as_a_pass():
+    found = compared(run(judged()), run(judged(baseline=beside("FAIL"))))
+    page = diff_shown.render(found)
+
+    assert "PASS -> FAIL beside the baseline" in diff_shown.text(found)
+    assert page.count('class="chip double fail"') == 2  # in the table and on the card
+    assert page.count('class="chip pass"') == 2  # what it was
 
 
 @pytest.mark.parametrize(
@@ -140,10 +179,8 @@ def test_claims_that_come_and_go_are_listed_and_a_pass_that_is_gone_is_worse():
 
 
 def test_a_test_is_reported_only_if_the_new_run_was_tested_beside_the_old():
-    beside = {"subject": "resnet50", "verdict": "FAIL", "said": "worse, said the test", "worse": 0.02}
-    beside |= {"estimate": None, "mcnemar": None}
-    tested = run(judged(baseline={"run": "20260102-a1b2", **beside}))
-    elsewhere = run(judged(baseline={"run": "another", **beside}))
+    tested = run(judged(baseline=beside("FAIL", said="worse, said the test", run="20260102-a1b2")))
+    elsewhere = run(judged(baseline=beside("FAIL", said="worse, said the test", run="another")))
 
     assert "worse, said the test" in diff_shown.text(compared(run(judged()), tested))
     assert "worse, said the test" not in diff_shown.text(compared(run(judged()), elsewhere))

@@ -127,6 +127,13 @@ def claim(index: int = 0, **changes: Any) -> dict[str, Any]:
     return made | changes
 
 
+def beside(verdict: str = "FAIL", **changes: Any) -> dict[str, Any]:
+    """What a claim comes to beside a baseline."""
+    said = {"PASS": "no worse", "FAIL": "worse", "INCONCLUSIVE": "not shown to be no worse"}[verdict]
+    made = {"run": "then", "subject": "resnet50", "verdict": verdict, "said": f"{said} than the baseline then"}
+    return made | {"worse": 0.02, "estimate": None, "mcnemar": None} | changes
+
+
 def example(claims: list[dict[str, Any]] | None = None, **changes: Any) -> dict[str, Any]:
     made = {
         "schema_version": "1.1",
@@ -139,6 +146,7 @@ def example(claims: list[dict[str, Any]] | None = None, **changes: Any) -> dict[
             "profile": "pr",
             "policy_sha256": SHA,
             "policy_path": "audits/policy.toml",
+            "per_image": None,
             "device": "cpu",
             "versions": {"torch": "2.4"},
             "family": {"level": 0.95, "per_claim_level": 0.9929, "claims": 7},

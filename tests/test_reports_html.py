@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports import html
-from tests.test_reports_example import VERDICTS, claim, example, overlay, results
+from reports import diff_shown, html, trend_shown
+from reports.diff import diff
+from reports.trend import trend
+from tests.test_reports_example import VERDICTS, beside, claim, example, overlay, results
 from tests.test_reports_terminal import not_applicable
 
 ROOT = Path(__file__).parents[1]
@@ -263,7 +265,69 @@ def test_what_keeps_the_release_back_stands_before_all_else_and_failures_first()
     held = text[text.index("What keeps the release back") : text.index('id="contents"')]
 
     assert re.findall(r'href="#claim-(\d)"', held) == ["2", "0"]
-    assert "What keeps the release back" not in html.render(results([claim(0)]))
+    assert "What keeps the release back" not in html.render(results([claim(0)], not_tested=[]))
+
+
+def held_back(page):
+    """The section that says what does, with what stands in it."""
+    return page[page.index('<section class="held"') : page.index('id="contents"')]
+
+
+def test_what_fails_beside_its_baseline_only_has_no_chip_of_a_pass_and_its_reason_is_given():
+    page = html.render(results([claim(0, baseline=beside("FAIL"))], not_tested=[]))
+    held = held_back(page)
+
+    assert '<span class="chip double fail">' in held
+    assert "beside the baseline" in held
+    assert "Pass by itself; worse than the baseline then" in held
+    assert 'class="chip pass"' not in page  # neither in the tally, nor in the table, nor on the card
+    assert "pass by itself" in page[page.index('id="claims"') :]
+    assert '<details class="card fail"' in page
+
+
+@pytest.mark.parametrize("verdict", ["FAIL", "INCONCLUSIVE"])
+def test_what_was_not_tested_is_among_what_keeps_the_release_back(verdict):
+    lines = [f"wall/claim{number}: no verdict" for number in range(html.MOST_UNTESTED + 3)]
+    claims = [claim(1, severity="gate", gates=True)] if verdict == "FAIL" else [claim(0)]
+    held = held_back(html.render(results(claims, verdict=verdict, exit_code=6, not_tested=lines)))
+
+    assert [line in held for line in lines] == [True] * html.MOST_UNTESTED + [False] * 3
+    assert 'And 3 more: see <a href="#not-tested">' in held
+    assert ('href="#claim-0"' in held) == (verdict == "FAIL")
+
+
+def test_what_was_not_tested_of_a_run_that_passes_keeps_nothing_back():
+    page = html.render(results([claim(0)], verdict="PASS", exit_code=0, not_tested=["wall/warns: no verdict"]))
+
+    assert "What keeps the release back" not in page
+    assert "not everything was tested" in page
+
+
+def test_a_run_that_passes_and_does_not_end_with_0_is_not_green():
+    page = html.render(results([claim(0)], verdict="PASS", exit_code=1))
+
+    assert '<header class="hero inconclusive">' in page
+    assert "something beside the claims failed" in page
+    assert "goes on" not in page
+    assert '<header class="hero pass">' in html.render(results([claim(0)], verdict="PASS", exit_code=0))
+
+
+def test_every_head_of_every_table_says_what_it_heads(tmp_path):
+    waiver = {"bound": 0.0, "reason": "so", "owner": "me", "expires": "2030-01-01", "holds": True, "said": "waived"}
+    made = results([claim(0), claim(0), *(claim(index, waiver=waiver) for index in range(1, 5))])
+    other = example([claim(1, id=claim(0)["id"]), claim(2, audit_version="2")], subjects=made.model_dump()["subjects"])
+    other["run"] |= {"seed": 8}
+    (tmp_path / "results.json").write_text(made.model_dump_json(), encoding="utf-8")
+    pages = [
+        html.render(made),
+        diff_shown.render(diff(made, results(**other))),
+        trend_shown.render(trend(tmp_path)),
+    ]
+
+    for page in map(Page, pages):
+        heads = [attributes for tag, attributes in page.tags if tag == "th"]
+        assert heads
+        assert all("scope" in attributes for attributes in heads)
 
 
 def test_of_many_claims_that_keep_a_release_back_the_rest_is_counted():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from reports import markdown, wording
-from tests.test_reports_example import claim, results
+from tests.test_reports_example import beside, claim, results
 from tests.test_reports_html import HOSTILE
 from tests.test_reports_terminal import not_applicable
 
@@ -33,6 +33,23 @@ def test_the_verdict_stands_first_and_what_gates_comes_before_what_holds():
     assert wording.verdict_sentence(results([claim(1)], verdict="FAIL", exit_code=1)).split()[0] in text.splitlines()[0]
     assert text.index("What gates and does not pass") < text.index("cam1") < text.index("claims that hold")
     assert text.index("claims that hold") < text.index("cam0")
+
+
+def test_what_passes_by_itself_and_not_beside_its_baseline_has_no_sign_of_a_pass():
+    text = markdown.summary(results([claim(baseline=beside("FAIL"))]))
+    gates = text[text.index("What gates and does not pass") :]
+
+    assert "| ❌ Fail beside the baseline | `deletion/beats_random[cam0]`" in gates
+    assert "| | `Pass by itself; worse than the baseline then` |" in gates
+    assert markdown.SIGNS["PASS"] not in text
+
+
+def test_a_run_that_passes_and_does_not_end_with_0_has_no_sign_of_a_pass():
+    head, _, exit_code = markdown.summary(results([claim()], verdict="PASS", exit_code=1)).splitlines()[:3]
+
+    assert markdown.SIGNS["PASS"] not in head
+    assert "something beside the claims failed" in exit_code
+    assert "goes on" not in exit_code
 
 
 def test_every_row_of_a_table_has_its_six_cells():

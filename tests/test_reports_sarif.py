@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft4Validator
 
 from reports.sarif import sarif
-from tests.test_reports_example import claim, example, results
+from tests.test_reports_example import beside, claim, example, results
 from tests.test_reports_html import HOSTILE
 
 OFFICIAL = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -32,8 +32,8 @@ def schema():
 
 
 def made(*claims, **changes):
-    """The only run of the SARIF file."""
-    return json.loads(sarif(results(list(claims) or None, **changes)))["runs"][0]
+    """The only run of the SARIF file; everything was tested, if nothing else is said."""
+    return json.loads(sarif(results(list(claims) or None, **{"not_tested": []} | changes)))["runs"][0]
 
 
 def test_a_run_with_every_verdict_keeps_to_the_official_schema(schema):
@@ -76,9 +76,7 @@ def test_a_waiver_suppresses_only_while_it_holds(schema, holds, status):
 
 
 def test_a_waived_claim_that_is_worse_than_its_baseline_is_not_suppressed():
-    beside = {"run": "a", "subject": "b", "verdict": "FAIL", "said": "worse", "worse": 0.1}
-    beside |= {"estimate": None, "mcnemar": None}
-    (one,) = made(claim(1, waiver=WAIVER | {"holds": True}, baseline=beside))["results"]
+    (one,) = made(claim(1, waiver=WAIVER | {"holds": True}, baseline=beside("FAIL")))["results"]
 
     assert one["suppressions"][0]["status"] == "rejected"
     assert "worse" in one["message"]["text"]
@@ -112,6 +110,47 @@ def test_a_result_lies_in_the_file_of_its_audit_and_nowhere_outside(schema, node
     assert one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
 
 
+def test_a_claim_that_passes_by_itself_and_not_beside_its_baseline_is_told_as_it_counts():
+    (one,) = made(claim(0, baseline=beside("FAIL")))["results"]
+
+    assert one["message"]["text"].startswith("FAIL beside the baseline of resnet50: ")
+    assert "worse than the baseline then" in one["message"]["text"]
+    assert (one["properties"]["verdict"], one["properties"]["counts"]) == ("PASS", "FAIL")
+
+
+def test_each_line_of_what_was_not_tested_is_a_result_of_a_rule_of_its_own(schema):
+    lines = ["wall/leakage on m: no verdict", "binding, which the policy requires: no verdict {x}"]
+    whole = json.loads(sarif(results([claim(0)], not_tested=[*lines, lines[0]])))
+    (run,) = whole["runs"]
+    rules = run["tool"]["driver"]["rules"]
+
+    assert [error.message for error in schema.iter_errors(whole)] == []
+    assert [one["message"]["text"] for one in run["results"]] == [
+        "Not tested: wall/leakage on m: no verdict",
+        "Not tested: binding, which the policy requires: no verdict {{x}}",
+    ]
+    for one in run["results"]:
+        assert (one["kind"], one["level"], one["ruleId"]) == ("fail", "error", "not-tested")
+        assert rules[one["ruleIndex"]]["id"] == "not-tested"
+        assert one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "audits"
+    assert [rule["id"] for rule in made(claim(0))["tool"]["driver"]["rules"]] == ["deletion", "wall"]
+
+
+def test_what_was_not_tested_is_known_again_whatever_else_was_measured():
+    first = made(claim(0), not_tested=["a: no verdict", "b: no verdict"])["results"]
+    second = made(claim(1), claim(2), not_tested=["b: no verdict"])["results"]
+    prints = [one["partialFingerprints"] for one in first]
+
+    assert second[-1]["partialFingerprints"] == prints[1]
+    assert len({one["primaryLocationLineHash"] for one in prints}) == 2
+
+
+def test_what_was_not_tested_of_a_run_that_passes_gates_nothing_and_warns():
+    (one,) = made(claim(0), not_tested=["a: no verdict"], verdict="PASS", exit_code=0)["results"]
+
+    assert (one["kind"], one["level"]) == ("fail", "warning")
+
+
 def test_what_was_not_tested_and_a_run_that_broke_off_are_said():
     run = example()["run"] | {"interrupted": True, "utc": "2026-01-02T03:04:05+02:00"}
     (invocation,) = made(not_tested=["hijack: {not} selected"], run=run)["invocations"]
@@ -124,10 +163,13 @@ def test_what_was_not_tested_and_a_run_that_broke_off_are_said():
 @pytest.mark.parametrize("text", [*HOSTILE, "[click](https://evil)", "{0} {x}", "\N{RIGHT-TO-LEFT OVERRIDE}a\nb"])
 def test_nothing_of_others_is_markup_in_a_message(schema, text):
     strange = claim(1, id=text, sentence=text, reason=text, audit=text, subject=text, node_id=text, rerun=text)
-    whole = json.loads(sarif(results([strange], subjects=[example()["subjects"][0] | {"id": text}])))
-    (one,) = whole["runs"][0]["results"]
+    models = [example()["subjects"][0] | {"id": text}]
+    whole = json.loads(sarif(results([strange], subjects=models, not_tested=[text])))
+    told = [one["message"]["text"] for one in whole["runs"][0]["results"]]
 
     assert [error.message for error in schema.iter_errors(whole)] == []
-    assert one["message"]["text"].isprintable()
-    assert "](" not in one["message"]["text"]
-    assert "{" not in one["message"]["text"].replace("{{", "")
+    assert len(told) == 2
+    for message in told:
+        assert message.isprintable()
+        assert "](" not in message
+        assert "{" not in message.replace("{{", "")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from reports import schema
-from tests.test_reports_example import claim, curve, example, results, table
+from tests.test_reports_example import beside, claim, curve, example, results, table
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -50,7 +50,7 @@ def test_schema_closes_every_object():
         (b'{"schema_version": "1.0"', "the file: Invalid JSON"),
         (b"\xff\xfe", "the file: Invalid JSON"),
         (b"[1, 2]", "the file: Input should be an object"),
-        (json.dumps(example() | {"schema_version": "2.0"}).encode(), "schema_version: Input should be '1.0' or '1.1'"),
+        (json.dumps(example() | {"schema_version": "2.0"}).encode(), "schema_version: Input should be '1.0', '1.1' or"),
         (json.dumps(example() | {"extra": 1}).encode(), "extra: Extra inputs are not permitted"),
         (
             json.dumps(example(claims=[claim(margin="0.05")])).encode(),
@@ -104,6 +104,55 @@ def test_a_pass_over_a_gating_claim_that_was_not_shown_is_refused(verdict):
 def test_exit_code_0_without_a_pass_is_refused():
     with pytest.raises(ValidationError, match="exit code 0"):
         results([claim()], verdict="INCONCLUSIVE", exit_code=0)
+
+
+def gating(verdict, **changes):
+    return claim(1, verdict=verdict, severity="gate", gates=True, **changes)
+
+
+WAIVER = {"holds": True, "said": "waived", "bound": 0.0, "reason": "so", "owner": "me", "expires": "2030-01-01"}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        [],
+        [claim(1, severity="warn", gates=False), claim(0, severity="info", gates=False)],
+        [gating("NOT_APPLICABLE"), claim(0, severity="warn", gates=False)],
+        [gating("PASS"), gating("NOT_APPLICABLE", subject="other")],
+    ],
+    ids=["nothing", "nothing gates", "nothing applies", "nothing applies to one model"],
+)
+def test_a_pass_without_a_gating_claim_that_holds_is_refused(claims):
+    with pytest.raises(ValidationError, match="needs a gating claim that holds"):
+        results(claims, verdict="PASS", exit_code=0)
+
+
+@pytest.mark.parametrize(
+    "one", [gating("PASS", baseline=beside("FAIL")), gating("NOT_APPLICABLE", baseline=beside("INCONCLUSIVE"))]
+)
+def test_a_pass_over_a_gating_claim_that_does_not_hold_beside_its_baseline_is_refused(one):
+    with pytest.raises(ValidationError, match="every gating claim to hold"):
+        results([claim(0), one], verdict="PASS", exit_code=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exit_code": 1},
+        {"claims": [gating("FAIL", waiver=WAIVER)], "exit_code": 0},
+        {"claims": [gating("PASS"), gating("NOT_APPLICABLE")], "exit_code": 0},
+        {"claims": [gating("PASS"), gating("PASS", subject="other"), claim(4, subject="third")], "exit_code": 0},
+        {"claims": [gating("INCONCLUSIVE")], "verdict": "INCONCLUSIVE", "exit_code": 1},
+        {"claims": [gating("PASS")], "verdict": "INCONCLUSIVE", "exit_code": 2},
+        {"claims": [], "verdict": "INCONCLUSIVE", "exit_code": 6},
+    ],
+    ids=["another test failed", "waived", "not applicable", "models", "inconclusive_exit", "interrupted", "empty"],
+)
+def test_what_the_gate_can_say_is_read(changes):
+    made = results(**{"claims": [gating("PASS")], "verdict": "PASS"} | changes)
+
+    assert made.exit_code == changes["exit_code"]
 
 
 def test_a_claim_that_does_not_gate_may_fail_under_a_pass():

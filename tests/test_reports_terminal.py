@@ -4,14 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports import terminal, wording
-from tests.test_reports_example import claim, results
+from tests.test_reports_example import beside, claim, results
 
 
 def test_the_table_is_narrow_aligned_and_ends_in_the_verdict():
     lines = terminal.table(results()).splitlines()
 
     assert max(map(len, lines)) <= terminal.WIDTH
-    assert lines[-1] == wording.verdict_sentence(results())
+    assert " ".join(lines[lines.index("") + 1 :]) == wording.verdict_sentence(results())
     assert lines[0].split()[:2] == ["verdict", "claim"]
     starts = {line.index("deletion/") for line in lines if "deletion/" in line}
     assert len(starts) == 1
@@ -25,6 +25,19 @@ def test_a_row_holds_verdict_claim_estimate_margin_n_and_severity():
 
 def test_an_inconclusive_row_says_what_it_would_need():
     assert "needs about 340 images" in terminal.table(results([claim(2)], verdict="INCONCLUSIVE", exit_code=6))
+
+
+def test_a_row_that_passes_by_itself_and_not_beside_its_baseline_does_not_say_pass():
+    lines = terminal.table(results([claim(baseline=beside("FAIL"))]), colour=True).splitlines()
+
+    assert lines[2].startswith(f"\033[{terminal.COLOURS['FAIL']}mFAIL")
+    assert lines[3].strip() == "Pass by itself; worse than the baseline then"
+
+
+def test_a_run_that_passes_and_does_not_end_with_0_says_so_last():
+    text = terminal.table(results([claim()], verdict="PASS", exit_code=1))
+
+    assert text.endswith("holds, but the run ended with exit code 1.")
 
 
 def not_applicable(number, reason="clip scores captions, and the question is about classes", **changes):

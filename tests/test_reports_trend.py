@@ -7,13 +7,13 @@ from reports import trend_shown
 from reports.__main__ import main
 from reports.schema import BadResults
 from reports.trend import trend
-from tests.test_reports_example import SHA, claim, example
+from tests.test_reports_example import SHA, beside, claim, example
 from tests.test_reports_html import HOSTILE
 
 
-def saved(folder, day, *claims, sha=SHA, **run):
+def saved(folder, day, *claims, sha=SHA, whole=None, **run):
     """One run, in a folder of its own."""
-    made = example(list(claims), verdict="INCONCLUSIVE", exit_code=6)
+    made = example(list(claims), verdict="INCONCLUSIVE", exit_code=6) | (whole or {})
     made["run"] |= {"utc": f"2026-01-{day:02}T08:00:00Z", "id": f"run-{day}"} | run
     made["subjects"][0]["sha256"] = sha
     where = folder / f"day-{day}"
@@ -47,6 +47,39 @@ def test_a_line_goes_on_over_new_weights_and_breaks_where_runs_are_not_comparabl
     assert [point.broken for point in line.points] == [(), (), ("seed 7, then 8",), ()]
     assert [[point.run for point in stretch] for stretch in line.stretches] == [[0, 1], [2], [4]]
     assert trend_shown.strip(line, 5) == "P*I|P.P"
+
+
+def test_a_verdict_beside_a_baseline_is_drawn_and_counted_as_it_counts(tmp_path):
+    saved(tmp_path, 1, claim(0))
+    saved(tmp_path, 2, claim(0, baseline=beside("FAIL")))
+    saved(tmp_path, 3, claim(0, baseline=beside("INCONCLUSIVE")))
+    found = trend(tmp_path)
+    page = trend_shown.render(found)
+
+    assert trend_shown.strip(found.lines[0], 3) == "PFI"
+    assert found.lines[0].changes == 2
+    assert trend_shown.headline(found).endswith("1 of 1 claims changed their verdict.")
+    assert re.findall(r'class="cell (\w+)"', page) == ["pass", "fail", "inconclusive"]
+    assert 'class="card inconclusive"' in page
+    assert "<td>Fail beside the baseline</td>" in page
+
+
+def test_a_waived_claim_keeps_its_letter_and_its_waiver_is_a_change(tmp_path):
+    waiver = {"holds": True, "said": "waived", "bound": 0.0, "reason": "so", "owner": "me", "expires": "2030-01-01"}
+    saved(tmp_path, 1, claim(1))
+    saved(tmp_path, 2, claim(1, waiver=waiver))
+    (line,) = trend(tmp_path).lines
+
+    assert trend_shown.strip(line, 2) == "Ff"
+    assert line.changes == 1
+
+
+def test_a_run_that_passed_and_did_not_end_with_0_says_so(tmp_path):
+    saved(tmp_path, 1, claim(0), whole={"verdict": "PASS", "exit_code": 1})
+    found = trend(tmp_path)
+
+    assert "PASS (exit code 1)" in trend_shown.text(found)
+    assert 'class="hero inconclusive"' in trend_shown.render(found)
 
 
 def test_the_page_draws_one_place_for_each_run(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from reports import wording
 from reports.schema import Claim
-from tests.test_reports_example import claim, example, results
+from tests.test_reports_example import beside, claim, example, results
 
 PASS, FAIL, INCONCLUSIVE, NOT_APPLICABLE, ERROR = (
     claim(index, severity="gate", gates=True, measure={"name": "m", "unit": "u", "direction": "above"})
@@ -36,14 +36,97 @@ WAIVED, PAST = FAIL | {"waiver": WAIVER}, FAIL | {"waiver": WAIVER | {"holds": F
     ],
 )
 def test_the_verdict_is_one_sentence(claims, verdict, code, sentence):
-    assert wording.verdict_sentence(results(claims, verdict=verdict, exit_code=code)) == sentence
+    missing = ["wall/leakage: no verdict"] * ("not everything" in sentence)
+
+    assert wording.verdict_sentence(results(claims, verdict=verdict, exit_code=code, not_tested=missing)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("claims", "verdict", "sentence"),
+    [
+        (
+            [FAIL, PASS, PASS],
+            "FAIL",
+            "resnet50 FAILS: 1 of the 3 gating claims that were asked fails; not everything was tested.",
+        ),
+        (
+            [ERROR],
+            "INCONCLUSIVE",
+            "resnet50 is INCONCLUSIVE: of the 1 gating claim that was asked, 1 without an answer (error); "
+            "not everything was tested.",
+        ),
+    ],
+)
+def test_totals_are_those_of_what_was_asked_where_something_that_gates_is_missing(claims, verdict, sentence):
+    made = results(claims, verdict=verdict, exit_code=1, not_tested=["wall/leakage: no verdict"])
+
+    assert wording.verdict_sentence(made) == sentence
+
+
+def test_what_warns_and_was_not_asked_changes_no_total():
+    made = example([FAIL, PASS], not_tested=["wall/warns: no verdict"])
+    made["run"]["family"]["claims"] = 2
+
+    assert wording.verdict_sentence(results(**made)) == "resnet50 FAILS: 1 of 2 gating claims fails."
+
+
+@pytest.mark.parametrize("code", [1, 3, 6])
+def test_a_pass_that_does_not_end_with_0_says_so_and_no_release_goes_on(code):
+    made = results([PASS], verdict="PASS", exit_code=code)
+
+    assert wording.verdict_sentence(made) == (
+        f"resnet50 PASSES: its 1 gating claim holds, but the run ended with exit code {code}."
+    )
+    assert wording.exit_sentence(made) == (
+        f"Exit code {code}: every claim that gates was shown to hold, but the run ended with exit code {code} as "
+        "something beside the claims failed, so a release pipeline stops."
+    )
+    assert wording.look("PASS", code) != wording.look("PASS", 0) == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("one", "answer", "compared"),
+    [
+        (PASS, "PASS", ""),
+        (PASS | {"baseline": beside("PASS")}, "PASS", ""),
+        (
+            PASS | {"baseline": beside("FAIL")},
+            "FAIL beside the baseline",
+            "Pass by itself; worse than the baseline then",
+        ),
+        (
+            INCONCLUSIVE | {"baseline": beside("FAIL")},
+            "FAIL beside the baseline",
+            "Inconclusive by itself; worse than the baseline then",
+        ),
+        (
+            NOT_APPLICABLE | {"baseline": beside("INCONCLUSIVE")},
+            "INCONCLUSIVE beside the baseline",
+            "Not applicable by itself; not shown to be no worse than the baseline then",
+        ),
+        (FAIL | {"baseline": beside("PASS")}, "FAIL", "no worse than the baseline then"),
+        (WAIVED, "FAIL", ""),
+        (WAIVED | {"baseline": beside("INCONCLUSIVE")}, "FAIL", "not shown to be no worse than the baseline then"),
+    ],
+)
+def test_a_claim_is_told_as_it_counts_and_a_waived_one_as_what_is_waived(one, answer, compared):
+    made = Claim.model_validate(one)
+
+    assert wording.answer(made) == answer
+    assert wording.compared(made) == compared
+
+
+def test_a_tally_counts_what_is_shown():
+    made = [Claim.model_validate(one) for one in (PASS, PASS | {"baseline": beside("FAIL")}, WAIVED)]
+
+    assert wording.tally(made) == [("FAIL", 2), ("PASS", 1)]
 
 
 def test_only_the_subject_that_fails_is_named():
     subjects = [example()["subjects"][0] | {"id": name} for name in ("good", "bad")]
     claims = [PASS | {"subject": "good"}, FAIL | {"subject": "bad"}]
 
-    assert wording.verdict_sentence(results(claims, subjects=subjects)).startswith("bad FAILS: 1 of 2")
+    assert wording.verdict_sentence(results(claims, subjects=subjects)).startswith("bad FAILS: 1 of the 2")
 
 
 @pytest.mark.parametrize("code", range(8))

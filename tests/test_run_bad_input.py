@@ -52,6 +52,11 @@ def as_a_file(folder: Path) -> Path:
     return folder / "file"
 
 
+def linked(link: Path, target: Path) -> Path:
+    link.symlink_to(target)
+    return link
+
+
 def out_of_range(folder: Path) -> Path:
     photographs(folder / "photos", ["a.png"])
     (folder / "photos" / "labels.csv").write_text("file,class_index,label\na.png,12,none\n", encoding="utf-8")
@@ -183,6 +188,11 @@ COMMANDS: dict[str, tuple[Callable[[Path], tuple[str | Path, ...]], dict[str, st
     ),
     "a baseline that the run would write over": (
         lambda at: ("--audit-baseline", at / "report" / "results.json"),
+        {},
+        "lies in the folder that this run writes its own results.json to",
+    ),
+    "a baseline that the run would write over, behind a link": (
+        lambda at: ("--audit-baseline", linked(at / "latest.json", at / "report" / "results.json")),
         {},
         "lies in the folder that this run writes its own results.json to",
     ),

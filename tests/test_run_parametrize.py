@@ -68,6 +68,16 @@ def test_breaks(model, claim):
     claim(model)
 
 
+@parametrize_with_audits(["control:grounder-oracle"], audits=["cues"], profile="smoke", policy="required.toml")
+def test_required(model, claim):
+    claim(model)
+
+
+@parametrize_with_audits([TWINS[1]], policy="answered.toml", **BRIGHTNESS)
+def test_answered(model, claim):
+    claim(model)
+
+
 @parametrize_with_audits({"absent": "control:cleen"}, audits=["cues"])
 def test_absent(model, claim):
     claim(model)
@@ -87,6 +97,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, s
     (folder / "pytest.ini").write_text("[pytest]\nstrict = true\nfilterwarnings = error\njunit_family = xunit1\n")
     (folder / "conftest.py").write_text("import pytest\n\n\n@pytest.fixture\ndef ask():\n    return 'theirs'\n")
     (folder / "test_model.py").write_text(SUITE, encoding="utf-8")
+    (folder / "required.toml").write_text('required = ["cues"]\n', encoding="utf-8")
+    (folder / "answered.toml").write_text('required = ["brightness"]\n', encoding="utf-8")
     page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (folder / "test_example.py").write_text(example, encoding="utf-8")
@@ -121,6 +133,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, s
         ("test_few[Dense-shuffling-structure]", "pytest.xfail", "INCONCLUSIVE"),
         ("test_few[Dense-shuffling-map_follows-hirescam]", "pytest.skip", "NOT_APPLICABLE"),
         ("test_breaks[breaks-brightness-stays]", "failure", "the forward broke"),
+        ("test_required[grounder-oracle-cues-shape]", "pytest.skip", "NOT_APPLICABLE"),
+        ("test_required[grounder-oracle-required-cues]", "failure", "which the policy requires: no verdict about"),
+        ("test_answered[dimmer_steps-brightness-stays]", "failure", "FAIL brightness/stays"),
+        ("test_answered[dimmer_steps-required-brightness]", "passed", ""),
         ("test_absent[absent-cues-shape]", "failure", "no control named 'cleen'; did you mean"),
         ("test_claims_say_what_they_are", "passed", ""),
         ("test_net[net-sanity-depends_on_weights-hirescam]", "passed", ""),

@@ -185,6 +185,15 @@ def test_no_worse_than_the_last_release_is_not_enough_where_an_audit_is_required
 
     assert found.code == 6, found.output
     assert found.results["not_tested"][0] == "binding, which the policy requires: no verdict"
+    junit = ElementTree.parse(found.report.parent / "junit.xml").getroot()
+    (missing,) = (case for case in junit.iter("testcase") if case.get("name") == "not_tested")
+    error = missing.find("error")
+    assert error is not None
+    assert "binding, which the policy requires: no verdict" in str(error.text)
+    assert {(one.get("name"), one.get("value")) for one in junit.iterfind("testsuite/properties/property")} == {
+        ("audit_verdict", "INCONCLUSIVE"),
+        ("audit_exit_code", "6"),
+    }
     (kept,) = (one for one in found.results["claims"] if one["id"].startswith("deletion/beats_random"))
     assert (kept["verdict"], kept["baseline"]["verdict"], kept["baseline"]["estimate"]["point"]) == ("PASS", "PASS", 0)
     assert kept["baseline"]["estimate"]["n"] == kept["estimate"]["n"] == 128  # certain or not

@@ -57,6 +57,8 @@ def started(code: str) -> "subprocess.Popen[str]":
         ("tell(1); sys.exit(1)", 1),
         ("tell(0); sys.exit(5)", 5),  # pytest gave 0, and something failed after it
         ("atexit.register(os._exit, 0); tell(6); sys.exit(6)", 6),
+        ("tell(None); sys.exit(4)", 4),
+        ("atexit.register(os._exit, 0); tell(None); sys.exit(4)", 6),  # nothing began, and nothing was shown
     ],
 )
 def test_the_exit_code_is_that_of_the_run(code: str, ends: int) -> None:
@@ -119,6 +121,26 @@ def test_a_model_that_ends_the_process_with_0_does_not_pass(tmp_path: Path) -> N
     assert found.code == 6, found.output
     assert "ended with exit code 0 in the middle of the run" in found.output
     assert not (found.report / "results.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [(), ("-n", "1")])
+def test_a_factory_that_breaks_and_leaves_with_0_does_not_pass(spread: tuple[str, ...], tmp_path: Path) -> None:
+    code = (
+        "import atexit\nimport os\n\n\ndef build():\n    atexit.register(os._exit, 0)\n    raise RuntimeError('torn')\n"
+    )
+    (tmp_path / "models.py").write_text(code, encoding="utf-8")
+
+    found = run(tmp_path / "report", "--model", f"py:{tmp_path / 'models.py'}:build", "--data", "scenes", *spread)
+
+    assert found.code in (4, 6), found.output
+    assert "raised RuntimeError: torn" in found.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_what_only_tells_something_ends_in_0(words: list[str], tmp_path: Path) -> None:
+    assert run(tmp_path / "report", *words).code == 0
 
 
 @pytest.mark.slow

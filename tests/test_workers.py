@@ -10,9 +10,10 @@ import pytest
 
 from audits.journal import Log
 from audits.scheduling import OneWorkerPerMeasurement
-from audits.workers import Workers, free_place, pinned, refuse_modes, visible_devices
+from audits.workers import Workers, free_place, pinned, refuse_modes, unlike, visible_devices
 from camcore.errors import BadInput
 from tests.running import ROOT, finished
+from tests.test_gate import plan
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,17 @@ def test_whoever_replaces_a_worker_gets_its_place() -> None:
 
     assert free_place(taken.values()) == 1
     assert free_place([]) == 0
+
+
+def test_a_model_that_comes_out_another_one_in_a_worker_is_named(tmp_path: Path) -> None:
+    here = plan(tmp_path, "a", "b")
+
+    assert unlike({"models": here.models}, here) == {}
+    found = unlike({"models": {**here.models, "b": "f" * 64}}, here)
+
+    assert list(found) == ["b"]
+    assert "the model 'b' came out with other weights or settings in a worker of -n (000000000000)" in found["b"]
+    assert "than in the main process (ffffffffffff), which the report names" in found["b"]
 
 
 @pytest.mark.parametrize("dist", ["each", "loadscope", "loadfile", "loadgroup", "worksteal"])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from audits.baseline import Compared
+from audits.baseline import SAID, Compared
 from audits.waivers import Waived
 from audits.xfails import Expected
 from camcore.errors import printable
@@ -33,6 +33,7 @@ def conclude(
     record_property("audit_reason", printable(verdict.reason))
     no_worse = beside is None or beside.outcome is Outcome.PASS
     if beside is not None:
+        record_property("audit_beside", SAID[beside.outcome])
         text = printable(f"{text} It is {beside.said}.")
     if verdict.outcome is Outcome.PASS and no_worse:
         return

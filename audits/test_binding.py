@@ -28,11 +28,12 @@ interaction counts that as right or wrong in most; of a network trained on true 
 the model's own size, so that nothing is cut away; photographs of your own (Winoground, pairs of What'sUp, a table:
 docs/data.md) are squashed into it, and a model that would be shown a part of them is refused. A group with a caption
 that is longer than the model reads counts as the worst case; if more than one in twenty are, the claim is an ERROR.
+Captions that are one to the model, in case alone or in the order of their words, are level, and so wrong.
 
 ## Caught by
 
 clip-bag-of-words, clip-colour-only, clip-position-only, clip-caption-only, clip-constant, clip-mirrored,
-clip-trained-any-place, clip-trained-no-negatives
+clip-front-to-back, clip-trained-any-place, clip-trained-no-negatives
 
 ## References
 
@@ -118,7 +119,7 @@ def scored(
     except ValueError:
         if len(groups) == 1:
             raise
-        # captions of different groups, which are never compared, may be the same to the model
+        # captions of different words and groups, which are never compared, may be the same to the model
         pairs = zip(groups, pictures.split(1), strict=True)
         return torch.cat([scored(subject, [group], its_own) for group, its_own in pairs])
     found, column = in_double(asked).unflatten(0, (-1, 3)), {caption: index for index, caption in enumerate(captions)}

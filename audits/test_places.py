@@ -17,11 +17,13 @@ maps of that class keep coming back to where it is. Things move about in picture
 ## Known limits
 
 Classes whose things are always in one place (the sky above, the horizon) have a place of their own without a shortcut:
-look at what is there. An artefact that moves about is not found. Only one class is confirmed, the one that gathers
-most, on its own pictures, which may be few: a data set of many classes with few pictures each is not judged, and where
-a class was not looked at, since fewer than four of its maps were searched and show anything, nothing passes unless
-another class gathers enough to fail. The maps are for the pictures' label. The search is not journalled, and made
-again when a run is resumed.
+look at what is there. An artefact that moves about is not found, nor one on a part of the class's pictures: what is
+judged is the mean over them, and of 140 mugs of which 49 carried a square the claim held (0.02); the groups of maps,
+and bias, which sticks it onto others, show it. Only one class is confirmed, the one that gathers most, on its own
+pictures, which may be few: a data set of many classes with few pictures each is not judged, and where a class was not
+looked at, since fewer than four of its maps were searched and show anything, nothing passes unless another class
+gathers enough to fail. The maps are for the pictures' label. The search is not journalled, and made again when a run is
+resumed.
 
 ## Caught by
 

@@ -21,9 +21,11 @@ surer of the pieces than of the dog takes cuts for evidence.
 Layout matters where the classes differ by it; a task that textures solve (and ImageNet is nearly one) does not make a
 model learn it, so that structure warns and does not gate. A FAIL of structure is an equivalence: the whole interval
 lies below the margin, which is more than that no loss was found. Patches hold parts: at 2 x 2 a whole head may survive,
-at 14 x 14 hardly a texture does, and what is judged is in between. An image that the model had wrong before has little
-to lose. The lines stand out as much as the edges of a shuffled picture, and hide a little of what lies under them.
-Where a picture's sides cannot be divided by n, the left over margin stays where it is.
+at 14 x 14 hardly a texture does, and what is judged is in between: a model that is surer of 7 x 7 pieces alone is seen
+in the curve, and not judged. no_rise is a mean: a few pictures that rise much among many that do not pass it. An image
+that the model had wrong before has little to lose. The lines stand out as much as the edges of a shuffled picture, and
+hide a little of what lies under them. Where a picture's sides cannot be divided by n, the left over margin stays where
+it is.
 
 ## Caught by
 

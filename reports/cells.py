@@ -15,9 +15,11 @@ def row_cells(properties: Mapping[str, str]) -> list[str]:
     """The cells of one test; empty ones for a test that is no audit.
 
     Args:
-        properties: The test's user_properties; audit_verdict, audit_estimate, audit_margin, audit_claim and
-            audit_reason are read.
+        properties: The test's user_properties; audit_verdict, audit_beside, audit_estimate, audit_margin, audit_claim
+            and audit_reason are read.
     """
+    verdict = ", ".join(filter(None, (properties.get(f"audit_{key}", "") for key in ("verdict", "beside"))))
+    properties = {**properties, "audit_verdict": verdict}
     hint = ": ".join(filter(None, (_one_line(properties.get(f"audit_{key}", "")) for key in ("claim", "reason"))))
     hints = {"verdict": f' title="{hint}"' if hint else ""}
     return [

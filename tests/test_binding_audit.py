@@ -1,6 +1,7 @@
 """The audit of binding: what is measured of a group, what it costs, what is shown, and what the scorers leave out."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,15 +56,18 @@ def test_what_is_measured_of_a_group_does_not_depend_on_its_batch_and_costs_thre
 
 @pytest.mark.slow
 def test_the_oracle_is_right_and_the_others_are_as_their_defect_has_it(bindings: Bindings) -> None:
+    turned = {relation: partial(scorers.turned_round, relation=relation) for relation in RELATIONS}
+    alone = {"oracle": scorers.oracle, "bag_of_words": scorers.bag_of_words, "constant": scorers.constant}
     found = {
-        score.__name__: audit.binding(scorers.scorer("x", score), batch(bindings), captions=drawn_captions(bindings))
-        for score in (scorers.oracle, scorers.mirrored, scorers.bag_of_words, scorers.constant)
+        name: audit.binding(scorers.scorer("x", score), batch(bindings), captions=drawn_captions(bindings))
+        for name, score in (alone | turned).items()
     }
 
     assert found["oracle"]["interaction"].all()
     assert found["oracle"]["group"].all()
-    left = torch.tensor([group.relation == "left" for group in bindings.groups])
-    assert torch.equal(found["mirrored"]["interaction"] == 0, left)
+    for relation in RELATIONS:
+        its_own = torch.tensor([group.relation == relation for group in bindings.groups])
+        assert torch.equal(found[relation]["interaction"] == 0, its_own)
     for name in ("bag_of_words", "constant"):
         assert not found[name]["interaction"].any()  # and not everything, as an argmax would have it
         assert found[name]["level"].all()
@@ -144,14 +148,21 @@ def test_a_caption_scores_the_same_wherever_it_is_offered(name: str, bindings: B
 
 @pytest.mark.slow
 def test_captions_of_two_groups_that_the_model_cannot_tell_apart_are_never_compared(bindings: Bindings) -> None:
-    """Words that it does not know are all the same to it: "vizsla" in one group and "weasel" in another."""
-    subject = find_image_text("control:clip-trained")
+    """A text tower to which apples are mugs, though their tokens differ."""
+    trained = find_image_text("control:clip-trained")
+    apple, mug = (trained.tokenise([word])["words"][0, 0] for word in ("apple", "mug"))
+
+    def blurred(tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+        words = tokens["words"]
+        return trained.embed_text({**tokens, "words": torch.where(words == apple, mug, words)})
+
+    subject = replace(trained, embed_text=blurred)
     renamed = [
         replace(
             group,
-            captions=tuple(tuple(one.replace(group.thing, animal) for one in said) for said in group.captions),
+            captions=tuple(tuple(one.replace(group.thing, thing) for one in said) for said in group.captions),
         )
-        for group, animal in zip((bindings.groups[0], bindings.groups[0]), ("vizsla", "weasel"), strict=True)
+        for group, thing in zip((bindings.groups[0], bindings.groups[0]), ("apple", "mug"), strict=True)
     ]
     drawn = binding_scenes(1, seed=21, size=subject.geometry.crop[0])
     pictures = torch.stack([torch.stack(drawn.draw(drawn.groups[0])[0] * 2)[:3]] * 2)
@@ -163,9 +174,26 @@ def test_captions_of_two_groups_that_the_model_cannot_tell_apart_are_never_compa
     assert cost.forwards == 6
     torch.testing.assert_close(together[:1], audit.scored(subject, renamed[:1], pictures[:1]))
     torch.testing.assert_close(together[0], together[1])
-    blind = replace(renamed[0], captions=(("vizsla",), ("weasel",)))
+    blind = replace(renamed[0], captions=(("a red apple",), ("a red mug",)))
     with pytest.raises(ValueError, match="the same embedding"):  # these two would be
         audit.scored(subject, [blind], pictures[:1])
+
+
+@pytest.mark.slow
+def test_captions_that_are_the_same_to_the_tokeniser_are_level_and_so_wrong(bindings: Bindings) -> None:
+    """Words that it does not know are all the same to it, as upper case is to others."""
+    subject = find_image_text("control:clip-trained")
+    drawn = binding_scenes(3, seed=21, size=subject.geometry.crop[0])
+    asked = load(drawn.first, drawn.first.ids, subject.geometry, seed=0, device=torch.device("cpu"))
+    said = (("a vizsla to the left of a mug",), ("a weasel to the left of a mug",))
+    unknown = replace(drawn, groups=(replace(drawn.groups[0], captions=said), *drawn.groups[1:]))
+    captions = drawn_captions(unknown)
+    found, chosen = audit.binding(subject, asked, captions=captions), choice(subject, asked, captions=captions)
+
+    assert found["level"].tolist() == [1, 0, 0]
+    assert [found[name][0].item() for name in ("interaction", "text", "group")] == [0, 0, 0]
+    assert (chosen["choice"][0], chosen["level"][0]) == (-1, 2)
+    assert torch.equal(found["margin"][1:], audit.binding(subject, asked, captions=drawn_captions(drawn))["margin"][1:])
 
 
 @pytest.mark.slow

@@ -88,3 +88,16 @@ def test_a_verdict_without_an_estimate_has_no_numbers() -> None:
 def test_equivalence_needs_the_margin_on_both_sides() -> None:
     assert "needs within ±0.1." in sentence(verdict(Outcome.PASS, direction="within", low=-1.0))
     assert "needs < 0.1." in sentence(verdict(Outcome.PASS, direction="within"))
+
+
+def test_what_would_be_expected_to_fail_fails_where_pytest_expects_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under --runxfail `pytest.xfail` does nothing at all."""
+
+    def nothing(_reason: str) -> None:
+        """What pytest puts in its place."""
+
+    nothing.Exception = pytest.xfail.Exception  # type: ignore[attr-defined]
+    monkeypatch.setattr(pytest, "xfail", nothing)
+
+    assert concluded(verdict(Outcome.FAIL, severity="warn"))[0] == "Failed"
+    assert concluded(verdict(Outcome.PASS, severity="warn"))[0] == "passed"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from reports import cells
 
-KEYS = ("audit_verdict", "audit_estimate", "audit_margin", "audit_claim", "audit_reason")
+KEYS = ("audit_verdict", "audit_estimate", "audit_margin", "audit_claim", "audit_reason", "audit_beside")
 
 
 def test_headers_are_sortable_columns():
@@ -23,6 +23,12 @@ def test_a_row_shows_verdict_estimate_and_margin():
         '<td class="col-estimate">0.31 [0.27, 0.35]</td>',
         '<td class="col-margin">&gt; 0.05</td>',
     ]
+
+
+def test_what_passes_by_itself_and_not_beside_its_baseline_says_so():
+    row = cells.row_cells({"audit_verdict": "PASS", "audit_beside": "worse than the baseline"})
+
+    assert row[0] == '<td class="col-verdict">PASS, worse than the baseline</td>'
 
 
 def test_a_test_that_is_no_audit_gets_empty_cells():
@@ -41,4 +47,5 @@ def test_any_property_stays_on_one_line_inside_its_cell(text):
 
         assert seen == ["td"]
         assert len(cell.splitlines()) == 1
-        assert unescape(found[1]) == " ".join(text.split())
+        both = cell.startswith('<td class="col-verdict"')  # the claim by itself, and beside its baseline
+        assert unescape(found[1]) == " ".join((f"{text}, {text}" if text and both else text).split())

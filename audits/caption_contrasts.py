@@ -8,10 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcore.cam import CamMethod
+from camcore.degeneracy import Degeneracy, degeneracy
 from camcore.images import Batch, Images
 from camcore.imagetext import TwoTowers, as_scorer
 from camcore.maps import upsample
-from camcore.recording import Recording, ZeroGradient, record
+from camcore.recording import Recording, ZeroGradient, record, zero_gradients_recorded
 from camcore.subject import Classifier
 from fixtures.datasets.binding_scenes import Bindings, Group
 from fixtures.datasets.binding_sides import sided_captions
@@ -38,7 +39,20 @@ class Contrast:
 
     def record(self, *, chunk: int) -> Recording:
         """What speaks for the true caption rather than for the false one; the score's cosines are of length one."""
-        return record(self.scorer, self.pictures, self.true, against=self.false, chunk=chunk)
+        # two captions that are one to the model have no gradient whatever the layer: that is what was found, and advice
+        # to choose another layer would be wrong
+        with zero_gradients_recorded():
+            return record(self.scorer, self.pictures, self.true, against=self.false, chunk=chunk)
+
+    def degenerate(self, rec: Recording, signed: Float[Tensor, "b i j"]) -> Int[Tensor, " b"]:
+        """What is wrong with each map of the recording: a `Degeneracy`, 0 where nothing is.
+
+        Where nothing tells the captions apart there is nothing to explain, whatever a method draws that asks for no
+        gradient.
+        """
+        true, false = (rec.logits.gather(1, said[:, None])[:, 0] for said in (self.true, self.false))
+        level = (true == false) & ~rec.gradients.flatten(1).any(1)
+        return torch.where(level, int(Degeneracy.ZERO_GRADIENT), degeneracy(rec, signed.abs()))
 
     def alone(self, captions: Int[Tensor, " b"], cams: Mapping[str, CamMethod], *, chunk: int) -> dict[str, Maps]:
         """What speaks for one caption, whatever the other: rectified maps in pixels, empty without a gradient."""

@@ -1,4 +1,7 @@
-"""Items with a caption that a model would read the beginning of alone: not measured, and counted as the worst case."""
+"""Items with a caption that a model would read the beginning of alone: not measured, and counted as the worst case.
+
+Tables have what was measured, and say what they leave out.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -12,7 +15,7 @@ from camcore.engine import DEGENERATE, Row
 from camcore.images import Batch
 from camcore.imagetext import reads
 from camcore.subject import ImageText
-from camcore.verdict import Evidence
+from camcore.verdict import Evidence, Table
 from fixtures.datasets.captions import Captions
 
 
@@ -46,4 +49,9 @@ def shown(
 ) -> Iterable[Evidence]:
     """What is shown of the items that were measured; nothing where none was."""
     read = {one: row for one, row in rows.items() if isfinite(row.get(column, torch.nan))}
-    return show(subject, batch, read, column=column, captions=captions) if read else ()
+    if not read:
+        return
+    without = len(rows) - len(read)
+    for one in show(subject, batch, read, column=column, captions=captions):
+        left_out = f"; {without} more have a caption longer than the model reads: the worst case in the claim, not here"
+        yield replace(one, title=one.title + left_out) if without and isinstance(one, Table) else one

@@ -1,36 +1,58 @@
-"""The scores of captions as their benchmarks publish them, from the rows of `test_captions`; and every relation's."""
+"""The scores of captions by their benchmarks' formulas, from the rows of `test_captions`; and every relation's.
 
-from collections.abc import Mapping, Sequence
+The formula is the published one and no more: pictures are fed as `subject.fed` says, and what a model does not read
+whole, or the profile does not allow, is left out. The tables say so.
+"""
+
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 
 import torch
 
 from audits.shares import exact_share
 from camcore import statistics
 from camcore.engine import Row
+from camcore.imagetext import TwoTowers
+from camcore.subject import ImageText
 from camcore.verdict import Table
-from fixtures.datasets.captions import Captions, Item, whatsup
+from fixtures.datasets.captions import Captions, Item, drawn, table, whatsup
 from fixtures.datasets.captions.aro import ATTRIBUTION, RELATION
 
 ENOUGH = 25  # pictures that a pair of attributes needs to count in ARO
 Line = tuple[str, str, str, str]
 
 
-def published(captions: Captions, rows: Mapping[str, Row]) -> Table:
+def published(subject: ImageText, captions: Captions, rows: Mapping[str, Row]) -> Table:
     """Each part of the benchmark by its own score, beside what luck gives and what the captions give by themselves."""
+    in_file = _by(captions, captions.by_id, "part")
     lines: list[Line] = []
     for part, items in _by(captions, rows, "part").items():
-        lines += [(f"{part}: {name}", *rest) for name, *rest in _scores(captions.benchmark, part, items, rows)]
+        lines += [(f"{part}: {name}", *rest) for name, *rest in _scores(captions.benchmark, in_file[part], items, rows)]
         blind = _share(items, rows, "blind", "pictures")
         lines.append((f"{part}: right with an even grey instead", f"{blind:.3f}", _luck(items, rows), _n(items)))
     return Table(
-        title=f"{captions.benchmark}, scored as published, of {len(rows)} of {len(captions.items)} items (pictures "
-        "that share captions are one item); intervals are exact, 95 %, where items are counted whole",
+        title=f"{captions.benchmark}, {_formula(captions)} of {len(rows)} of {len(captions.items)} items "
+        f"(pictures that share captions are one item){_fed(subject, captions)}; intervals are exact, 95 %, where items "
+        "are counted whole",
         columns=("score", "share", "by luck", "items"),
         rows=tuple(lines),
     )
 
 
-def _scores(benchmark: str, part: str, items: Sequence[Item], rows: Mapping[str, Row]) -> list[Line]:
+def _formula(captions: Captions) -> str:
+    return "scores" if captions.benchmark in (drawn.NAME, table.NAME) else "by the formula as published,"
+
+
+def _fed(subject: ImageText, captions: Captions) -> str:
+    """How pictures are fed, if not as published; those that are drawn are drawn as the model takes them."""
+    if not isinstance(subject, TwoTowers) or not subject.fed or captions.benchmark == drawn.NAME:
+        return ""
+    return f"; pictures are {subject.fed}"
+
+
+def _scores(benchmark: str, in_file: Sequence[Item], items: Sequence[Item], rows: Mapping[str, Row]) -> list[Line]:
+    """The scores of one part, of which `in_file` are all items and `items` those with rows."""
+    part = items[0].part
     right = [rows[item.id]["right"] / rows[item.id]["pictures"] for item in items]
     relations = [item.relation for item in items]
     luck, n = _luck(items, rows), _n(items)
@@ -51,7 +73,7 @@ def _scores(benchmark: str, part: str, items: Sequence[Item], rows: Mapping[str,
         sound = [item for item in items if not whatsup.exchanged(item)]
         if len(sound) in (0, len(items)):
             return found
-        without = _scores(benchmark, part, sound, rows)
+        without = _scores(benchmark, in_file, sound, rows)
         return found + [(f"{name}, less the set with exchanged labels", *rest) for name, *rest in without]
     if f"{part}.json" == RELATION:
         every = "symmetric ones too, but for those in symmetric.txt"
@@ -64,9 +86,22 @@ def _scores(benchmark: str, part: str, items: Sequence[Item], rows: Mapping[str,
             )
         ]
     if f"{part}.json" == ATTRIBUTION:
-        mean = statistics.macro_mean(right, relations, least=ENOUGH)
-        return [(f"mean over pairs of attributes with {ENOUGH} pictures or more", f"{mean:.3f}", luck, n)]
+        return [_over_attributes(in_file, items, right)]
     return [("accuracy", exact_share(torch.tensor(right), digits=3), luck, n)]
+
+
+def _over_attributes(in_file: Sequence[Item], items: Sequence[Item], right: Sequence[float]) -> Line:
+    """Which pairs of attributes count is a matter of the whole file, of which a few may have been drawn."""
+    enough = {name for name, count in Counter(item.relation for item in in_file).items() if count >= ENOUGH}
+    held = [(share, item.relation) for share, item in zip(right, items, strict=True) if item.relation in enough]
+    drawn_of = len({name for _, name in held})
+    mean = statistics.macro_mean([share for share, _ in held], [name for _, name in held])
+    return (
+        f"mean over {drawn_of} of the {len(enough)} pairs of attributes with {ENOUGH} pictures or more in the file",
+        f"{mean:.3f}" if held else "not enough pictures",
+        "0.500",
+        str(len(held)),
+    )
 
 
 def by_relation(captions: Captions, rows: Mapping[str, Row]) -> Table:
@@ -91,10 +126,10 @@ def by_relation(captions: Captions, rows: Mapping[str, Row]) -> Table:
     )
 
 
-def _by(captions: Captions, rows: Mapping[str, Row], key: str) -> dict[str, list[Item]]:
+def _by(captions: Captions, among: Container[str], key: str) -> dict[str, list[Item]]:
     found: dict[str, list[Item]] = {}
     for item in captions.items:
-        if item.id in rows:
+        if item.id in among:
             found.setdefault(getattr(item, key), []).append(item)
     return found
 

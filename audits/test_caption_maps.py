@@ -26,6 +26,8 @@ The pictures are drawn, few things in plain rooms. A true map of a model that re
 false_caption, a true one of a model that reads no colours fails object: audits of maps cannot tell a wrong map from a
 wrong model, `binding` says which it is. Where attention has mixed places, a cell holds what other places show. Grad-CAM
 weighs channels by their mean gradient; where the head reads places, as an attention pool does, that mean says little.
+Two captions that are one to the model, as swapped ones are to a bag of words, have nothing that tells them apart: the
+map has no gradient at any layer, and counts as the worst case; if more than one in twenty are, the claim is an ERROR.
 Whatever goes by the caption's word alone, "left" to the left half, passes side; object and energy tell. So may a map
 that is never negative, of a model that reads no sides and prefers a colour.
 
@@ -54,7 +56,6 @@ from audits.caption_maps_shown import Asked, show
 from audits.question import Question
 from camcore import chance
 from camcore.cam import CamMethod
-from camcore.degeneracy import degeneracy
 from camcore.errors import Undefined
 from camcore.images import Batch, Images
 from camcore.imagetext import TwoTowers
@@ -130,7 +131,7 @@ def pairs(subject: TwoTowers, batch: Batch, *, cams: Mapping[str, CamMethod], bi
     columns = {"things:area": area, "centre:energy": centre, "right": _right(asked, rec.logits)}
     for name, cam in cams.items():
         cells = cam(rec)
-        signed, code = in_pixels(rec, cells), degeneracy(rec, cells.abs())
+        signed, code = in_pixels(rec, cells), asked.degenerate(rec, cells)
         energy = energy_inside(signed.abs(), asked.named)
         found = {"energy": energy, "over_area": energy - area, "over_centre": energy - centre}
         found["positive"] = _or_nothing(energy_inside(signed.relu(), asked.named))
@@ -155,7 +156,7 @@ def sides(subject: TwoTowers, batch: Batch, *, cams: Mapping[str, CamMethod], bi
     columns = {"named:area": asked.named.mean((1, 2)), "right": _right(asked, rec.logits)}
     for name, cam in cams.items():
         cells = cam(rec)
-        signed, code = in_pixels(rec, cells), degeneracy(rec, cells.abs())
+        signed, code = in_pixels(rec, cells), asked.degenerate(rec, cells)
         sign = 2 * asked.half - 1
         on_named, on_other = (energy_inside(signed.abs(), where) for where in (asked.named, asked.other))
         found = {

@@ -19,10 +19,12 @@ captions are told apart without the picture: what a model gains by looking is th
 One picture and its captions do not take out which caption the model prefers anyway; binding does, where there are
 groups of two pictures and two captions. An even grey is like no photograph, so the preference that it shows is one
 estimate of what the text alone decides. Published scores are of the whole benchmark: of a folder all items that the
-profile's budget allows are asked, and the tables say of how many they are. VSR's captions are asked as "... (True)"
-against "... (False)", as others did for CLIP; a model that never read such words says little by it. An item with a
-caption that is longer than the model reads counts as the worst case; if more than one in twenty are, the claim is an
-ERROR.
+profile's budget allows are asked, and the tables say of how many they are. The formulas are as published; pictures are
+not fed as published where that would cut their sides, but squashed whole into the model's square. VSR's captions are
+asked as "... (True)" against "... (False)", as others did for CLIP; a model that never read such words says little by
+it. An item with a caption that is longer than the model reads counts as the worst case, and is in no table; if more
+than one in twenty are, the claim is an ERROR. A foil that is its caption to the tokeniser, which may read no case, is
+level, and so wrong.
 
 ## Caught by
 
@@ -145,7 +147,7 @@ def show(
             image=pictures[which],
             saliency=None,
         )
-    yield published(captions, rows)
+    yield published(subject, captions, rows)
     yield by_relation(captions, rows)
 
 

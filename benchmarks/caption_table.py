@@ -4,16 +4,21 @@
         "the green apple is on the left of the photo" --model open_clip:RN50-quickgelu@openai
 
 One picture cannot tell whether a model reads where a colour is or prefers a caption anyway. So the same two captions
-are put to drawn pairs of pictures, of which each caption is true of one: captions that differ in a colour or a side
-are put to scenes of those colours, that thing and that relation, and in the same words to other colours; of other
-captions the model is asked what scenes of left and right say themselves. The observation that this grew from: CLIP's
-ResNet-50 gave the true caption of a picture 24.42 (28.15 %) and the false one 25.36 (71.88 %).
+are put to drawn pairs of pictures, of which each caption is true of one: captions of which one denies the other
+(`benchmarks/caption_words.py` says which are understood) are put to scenes of those colours, that thing and that
+relation, and in the same words to other colours; of other captions the model is asked what scenes of left and right say
+themselves. The observation that this grew from: CLIP's ResNet-50 gave the true caption of a picture 24.42 (28.15 %) and
+the false one 25.36 (71.88 %).
+
+A CLIP's confidence is a share among the captions given and no more, so it is called that; a SigLIP has a probability
+for each caption by itself, the sigmoid of its logit; a function that scores captions has none.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,9 +28,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audits.shares import LEVEL, exact_share
+from benchmarks.caption_words import MARKS, Asked, read
 from camcore.errors import BadInput, one_line
 from camcore.images import Images
-from camcore.imagetext import TwoTowers
+from camcore.imagetext import REWORD, TwoTowers
 from camcore.metrics.binding import interaction, right
 from camcore.seeds import derive
 from camcore.statistics import cluster_means, confidence_sequence
@@ -33,53 +39,6 @@ from fixtures.datasets.binding_scenes import Bindings, Group, binding_scenes
 from fixtures.datasets.binding_things import COLOURS, THINGS
 from fixtures.datasets.folder import decode
 from fixtures.subjects.spec import find_image_text
-
-MARKS = ".,;:!"
-# a word of a caption -> the relation of binding scenes, and which of the two places it names
-PLACES = {
-    "left": ("left", 0),
-    "right": ("left", 1),
-    "above": ("above", 0),
-    "top": ("above", 0),
-    "below": ("above", 1),
-    "bottom": ("above", 1),
-    "higher": ("higher", 0),
-    "lower": ("higher", 1),
-    "front": ("front", 0),
-    "nearer": ("front", 0),
-    "behind": ("front", 1),
-    "farther": ("front", 1),
-    "under": ("on", 1),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What two captions say: the first is true where `colours[0]` is in the relation's first place."""
-
-    relation: str
-    colours: tuple[str, str]
-    thing: str | None  # None: any
-
-
-def read(first: str, second: str) -> Asked | None:
-    """What the captions say of drawn scenes, if they differ in colours or in a side alone; else None."""
-    one, other = (tuple(word.strip(MARKS).lower() for word in caption.split()) for caption in (first, second))
-    apart = [(a, b) for a, b in zip(one, other, strict=False) if a != b]
-    placed = [PLACES[word] for word in one if word in PLACES]
-    if len(one) != len(other) or not apart or not placed:
-        return None
-    relation, place = placed[0]
-    named = [word for word in one if word in COLOURS]
-    thing = next((word for word in one if word in THINGS), None)
-    if all(a in COLOURS and b in COLOURS for a, b in apart) and apart[-1] in (apart[0], apart[0][::-1]):
-        colours = apart[0]
-    elif len(apart) == 1 and PLACES.get(apart[0][1]) == (relation, 1 - place) and apart[0][0] in PLACES and named:
-        offered = THINGS[thing][2] if thing else tuple(COLOURS)
-        colours = (named[0], next(colour for colour in (*named[1:], *offered) if colour != named[0]))
-    else:
-        return None
-    return Asked(relation=relation, colours=colours if place == 0 else colours[::-1], thing=thing)
 
 
 def own_scenes(asked: Asked, captions: Sequence[str], n: int, *, seed: int, size: int) -> Bindings:
@@ -99,14 +58,19 @@ def other_scenes(asked: Asked, captions: Sequence[str], n: int, *, seed: int, si
         draws = np.random.default_rng(derive(seed, "caption table", str(index)))
         drawn = tuple(str(colour) for colour in draws.choice(list(COLOURS), 2, replace=False))
         swap = dict(zip(asked.colours, drawn, strict=True))
-        said = tuple(" ".join(_swapped(word, swap) for word in caption.split()) for caption in captions)
+        said = tuple(_swapped(caption, swap) for caption in captions)
         pairs.append(((drawn[0], drawn[1]), (said[0], said[1])))
     return _bindings("other", asked, pairs, seed=seed, size=size)
 
 
-def _swapped(word: str, swap: dict[str, str]) -> str:
-    bare = word.strip(MARKS).lower()
-    return word.lower().replace(bare, swap[bare]) if bare in swap else word
+def _swapped(caption: str, swap: dict[str, str]) -> str:
+    """The caption with its colours exchanged, and with the articles that those take."""
+    words = []
+    for word in caption.split():
+        bare = word.strip(MARKS).lower()
+        words.append(word.lower().replace(bare, swap[bare]) if bare in swap else word)
+    article = re.compile(rf"\b(a)n? (?=({'|'.join(COLOURS)})\b)", re.IGNORECASE)
+    return article.sub(lambda found: f"{found[1]}{'n' if found[2][0] in 'aeiou' else ''} ", " ".join(words))
 
 
 def _bindings(
@@ -133,6 +97,27 @@ def logits(subject: Any, images: Images, captions: Sequence[str]) -> Float[Tenso
     return found * subject.scale / 100 if isinstance(subject, TwoTowers) and subject.bias is None else found
 
 
+def confidences(subject: Any, found: Float[Tensor, " captions"]) -> tuple[str, list[str]]:
+    """What a model's scores of one picture say of how sure it is, by its name and for each caption; "" and no more."""
+    if not isinstance(subject, TwoTowers):
+        return "", [""] * len(found)  # on no scale that is known
+    if subject.bias is not None:  # Zhai et al. 2023, arXiv:2303.15343: trained pair by pair
+        return "probability (sigmoid of the logit)", [f"{one:.3g}" for one in found.sigmoid().tolist()]
+    return "share of the captions given (softmax)", [f"{one:.2%}" for one in found.softmax(0).tolist()]
+
+
+def refuse_same_tokens(subject: Any, captions: Sequence[str]) -> None:
+    """Captions that are the same to the tokeniser have one score, which says nothing of the model.
+
+    Raises:
+        BadInput: Two of them are.
+    """
+    if isinstance(subject, TwoTowers):
+        for one, other in combinations(captions, 2):
+            if subject.same_tokens(one, other):
+                raise BadInput(f"the tokeniser of {subject.name} gives {one!r} and {other!r} the same tokens; {REWORD}")
+
+
 def group_scores(subject: Any, bindings: Bindings) -> Float[Tensor, "groups 2 2"]:
     found = []
     for group in bindings.groups:
@@ -150,7 +135,9 @@ def over_colours(hits: Tensor, groups: Sequence[Group]) -> str:
 
 def lines(subject: Any, image: Images, captions: Sequence[str], *, n: int, seed: int) -> list[str]:
     """The table, and what it rests on."""
+    refuse_same_tokens(subject, captions)
     (found,) = logits(subject, image, captions)
+    named, sure = confidences(subject, found)
     size = max(subject.geometry.crop)
     asked = read(captions[0], captions[1]) if len(captions) == 2 else None
     said, what = (
@@ -168,18 +155,16 @@ def lines(subject: Any, image: Images, captions: Sequence[str], *, n: int, seed:
         )
     scores = group_scores(subject, many)
     rows = [
-        f"| {caption.replace('|', ' ')} | {logit:.2f} | {confidence:.2%} | {share} |"
-        for caption, logit, confidence, share in zip(
-            captions, found.tolist(), found.softmax(0).tolist(), said, strict=True
-        )
+        [caption.replace("|", " "), f"{logit:.2f}", *([confidence] if named else []), share]
+        for caption, logit, confidence, share in zip(captions, found.tolist(), sure, said, strict=True)
     ]
     both, bound = (over_colours(hits, many.groups) for hits in (right(scores).text, interaction(scores) > 0))
     towers = isinstance(subject, TwoTowers)
     fed = f" ({subject.weights}), the picture {subject.fed or 'as the model takes it'}" if towers else ""
+    head = ["query", "logit" if towers else "score", *([named] if named else [])]
+    head += [f"wins on {n} drawn scenes that it is true of (95 %)"]
     return [
-        f"| query | logit | confidence | wins on {n} drawn scenes that it is true of (95 %) |",
-        "|---|---|---|---|",
-        *rows,
+        *(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)),
         "",
         f"{n} {what}: the true caption wins on both pictures of {both} (by luck 0.25), and captions go with their "
         f"pictures, whatever the model prefers anyway, in {bound} (by luck 0.50; 95 %, each pair of colours once).",

@@ -6,8 +6,8 @@ Or any function that does, which has no embeddings to look into.
     as_classifier(subject, ["cat", "dog"], templates=["a photo of a {}."])   # every audit of classes runs on it
 
 What may go wrong without a sound is checked where it happens: captions of different words that two towers cannot tell
-apart, and captions that are longer than they read (by `tokenise`). Sides that are cut away (`Geometry.keeps`) are seen
-to by whoever gives pictures: audits refuse a model that would be shown a part.
+apart, classes that are the same to them, and captions that are longer than they read (by `tokenise`). Sides that are
+cut away (`Geometry.keeps`) are seen to by whoever gives pictures: audits refuse a model that would be shown a part.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from camcore.grounding import AsGiven
 from camcore.images import Images
 from camcore.layers import with_target_layer
 from camcore.seeds import generator
-from camcore.similarity import Similarity
+from camcore.similarity import Similarity, first_of, row_bytes
 from camcore.subject import Classifier, Subject, at_least_fp32, first_tensor, refuse_half
 
 Score = Callable[[Images, Sequence[str]], Float[Tensor, "b captions"]]
@@ -34,6 +34,7 @@ AT_ONCE = 64  # captions per forward of the text tower
 NEIGHBOURS = 8  # along a line, among which a row that is the same must lie
 ENCODER = "encoder."  # what the image tower's layers begin with in the classifiers made of it
 PROBES = ("a photo of a cat", "two dogs on the left")  # captions that any model tells apart
+REWORD = "case and white space do not count; word one of them differently"
 SAME = 1e-6  # two unit vectors that differ by no more in any coordinate differ by rounding alone
 
 
@@ -61,28 +62,46 @@ class TwoTowers(Subject):
         A CLIP's score is 100 * cosine, free of its temperature, so that models can be compared. A SigLIP's is its own
         logit, scale * cosine + bias: its sigmoid is the model's probability that the caption belongs to the image.
         Each caption is embedded once, without a graph; differentiable with respect to images that ask for it. Counts
-        one forward per image, as `Classifier.logits` does, and none for captions. Captions of the same words in
-        another order score exactly level where the text tower does not read the order.
+        one forward per image, as `Classifier.logits` does, and none for captions. Captions that are the same to the
+        tokeniser, and captions of the same words where the text tower does not read their order, score exactly level.
 
         Raises:
             TooLong: A caption has more tokens than the model reads.
             ValueError: Two captions of different words have the same embedding, there is no caption, or the model
                 trains.
         """
-        different = list(dict.fromkeys(captions))  # scored once: a caption that stands twice ties with itself exactly
-        text = self.embed_captions(different)
+        text, row = self.distinct(captions)
         count(forwards=len(images))
         embedded = at_least_fp32(first_tensor(self.embed_image(self.preprocess(images))))
         cosine = normalize(embedded, dim=1) @ text.to(embedded.dtype).T
         scores = 100 * cosine if self.bias is None else self.scale * cosine + self.bias
-        column = {caption: index for index, caption in enumerate(different)}
-        return scores[:, [column[caption] for caption in captions]]
+        # one product for all that are level: two of the same rows may differ in the last bit, by where they stand
+        return scores[:, row]
 
-    @torch.no_grad()
     def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "captions d"]:
-        """The captions' embeddings at length one, each different caption embedded once.
+        """The captions' embeddings at length one, each different caption embedded once; level ones are equal.
 
         Raises:
+            TooLong: See `similarity`.
+            ValueError: See `similarity`.
+        """
+        text, row = self.distinct(captions)
+        return text[row]
+
+    def same_tokens(self, one: str, other: str) -> bool:
+        """Whether two captions are the same to the tokeniser.
+
+        Raises:
+            TooLong: See `similarity`.
+        """
+        return first_of(_rows_of(self.tokenise([one, other]))) == [0, 0]
+
+    @torch.no_grad()
+    def distinct(self, captions: Sequence[str]) -> tuple[Float[Tensor, "rows d"], list[int]]:
+        """The embeddings at length one, none twice, and which row is each caption's: level ones share theirs.
+
+        Raises:
+            TooLong: See `similarity`.
             ValueError: See `similarity`.
         """
         if self.module.training:
@@ -90,53 +109,56 @@ class TwoTowers(Subject):
         different = list(dict.fromkeys(captions))
         if not different:
             raise ValueError(f"expected at least one caption for {self.name}, got none")
-        batches = [different[start : start + AT_ONCE] for start in range(0, len(different), AT_ONCE)]
-        parts = [self._embed(batch) for batch in batches]
-        found = normalize(torch.cat([embedded for embedded, _ in parts]), dim=1)
-        found = self._told_apart(different, found, [words for _, of_batch in parts for words in of_batch])
-        row = {caption: index for index, caption in enumerate(different)}
-        return found[[row[caption] for caption in captions]]
+        tokens = self.tokenise(different)
+        first = first_of(_rows_of(tokens))
+        read = sorted(set(first))
+        found = self._embed({name: value[read] for name, value in tokens.items()}, len(read))
+        level = self._level([different[index] for index in read], found, _words_of(tokens, read))
+        kept = {index: row for row, index in enumerate(sorted(set(level)))}
+        row = {index: kept[other] for index, other in zip(read, level, strict=True)}
+        column = {caption: row[index] for caption, index in zip(different, first, strict=True)}
+        return found[list(kept)], [column[caption] for caption in captions]
 
-    def _embed(self, captions: Sequence[str]) -> tuple[Float[Tensor, "n d"], list[bytes]]:
-        """The embeddings, of any length, and of each caption its tokens, whatever their order."""
-        tokens = self.tokenise(captions)
-        sorted_rows = [value.cpu().long().reshape(len(captions), -1).sort(1).values for value in tokens.values()]
-        embedded = self.embed_text({key: value.to(self.device) for key, value in tokens.items()})
-        return at_least_fp32(embedded), [row.tobytes() for row in torch.cat(sorted_rows, 1).numpy()]
+    def _embed(self, tokens: Tokens, n: int) -> Float[Tensor, "n d"]:
+        parts = []
+        for start in range(0, n, AT_ONCE):
+            batch = {name: value[start : start + AT_ONCE].to(self.device) for name, value in tokens.items()}
+            parts.append(at_least_fp32(self.embed_text(batch)))
+        return normalize(torch.cat(parts), dim=1)
 
-    def _told_apart(
-        self, captions: Sequence[str], embedded: Float[Tensor, "n d"], words: Sequence[bytes]
-    ) -> Float[Tensor, "n d"]:
-        """The embeddings, those made exactly level that a bag of words makes level but for rounding.
+    def _level(self, captions: Sequence[str], embedded: Float[Tensor, "n d"], words: Sequence[bytes]) -> list[int]:
+        """Of each caption the first that it is level with, but for rounding: one of the same words in another order.
 
         Which order words stand in is what audits ask; a tower that does not read it has answered. Captions of
         different words that are level are a mistake in how the model was put together.
         """
-        with_words: dict[bytes, int] = {}
-        first = [with_words.setdefault(key, index) for index, key in enumerate(words)]
-        level = (embedded - embedded[first]).abs().amax(1) <= SAME
-        bag = [
-            index
-            for index, other in enumerate(first)
-            if other != index and level[index] and not self._same_tokens(captions[index], captions[other])
-        ]
-        apart = sorted(set(range(len(captions))) - set(bag))
-        pair = same_rows(embedded[apart])
-        if pair is None:
-            return embedded.index_copy(0, _index(bag, embedded), embedded[[first[index] for index in bag]])
-        one, other = (captions[apart[at]] for at in pair)
-        why = (
-            "its tokeniser gives both the same tokens (case and white space do not count); word one of them differently"
-            if self._same_tokens(one, other)
-            else "their tokens differ, so its text tower reads a position that is the same in every caption; "
-            "correct eos_token_id in its config to the tokeniser's"
-        )
-        raise ValueError(
-            f"{self.name} gives {one!r} and {other!r} the same embedding, which makes every comparison of them 0: {why}"
-        )
+        rows, with_words, level = embedded.cpu(), dict[bytes, list[int]](), list[int]()
+        for index, key in enumerate(words):
+            apart = with_words.setdefault(key, [])
+            own = next((one for one in apart if bool((rows[one] - rows[index]).abs().max() <= SAME)), index)
+            level.append(own)
+            if own == index:
+                apart.append(index)
+        told = sorted(set(level))
+        pair = same_rows(rows[told])
+        if pair is not None:
+            one, other = (captions[told[at]] for at in pair)
+            raise ValueError(
+                f"{self.name} gives {one!r} and {other!r} the same embedding, which makes every comparison of them 0: "
+                "their tokens differ, so its text tower reads a position that is the same in every caption; correct "
+                "eos_token_id in its config to the tokeniser's"
+            )
+        return level
 
-    def _same_tokens(self, one: str, other: str) -> bool:
-        return all(torch.equal(*values) for values in self.tokenise([one, other]).values())
+
+def _rows_of(tokens: Tokens) -> list[bytes]:
+    """Each caption's tokens, in their order."""
+    return [b"".join(parts) for parts in zip(*(row_bytes(value) for value in tokens.values()), strict=True)]
+
+
+def _words_of(tokens: Tokens, captions: Sequence[int]) -> list[bytes]:
+    """The tokens of some captions, whatever their order."""
+    return _rows_of({name: value[captions].reshape(len(captions), -1).sort(1).values for name, value in tokens.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,10 +243,6 @@ def scorer_as_classifier(
     )
 
 
-def _index(rows: Sequence[int], like: Tensor) -> Tensor:
-    return torch.tensor(rows, dtype=torch.int64, device=like.device)
-
-
 def _said(classes: Sequence[str], templates: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Each class with its captions.
 
@@ -257,6 +275,31 @@ def same_rows(embedded: Float[Tensor, "n d"]) -> tuple[int, int] | None:
     return None
 
 
+def refuse_same(subject: TwoTowers, said: Sequence[tuple[str, Sequence[str]]], row: Sequence[int]) -> None:
+    """Refuse classes of which two are one to the model: a choice between them would be by rounding.
+
+    Args:
+        subject: The two towers.
+        said: What each class is called, and its captions; what is called the same is the same class.
+        row: Of all captions one after the other, from `TwoTowers.distinct`.
+
+    Raises:
+        ValueError: All captions of two classes score exactly level.
+    """
+    rows, known = iter(row), dict[tuple[int, ...], tuple[str, str]]()
+    for name, wordings in said:
+        other, caption = known.setdefault(tuple(sorted(next(rows) for _ in wordings)), (name, wordings[0]))
+        if other == name:
+            continue
+        why = "its text tower does not read the order of words; word one of them differently"
+        if subject.same_tokens(caption, wordings[0]):
+            why = f"its tokeniser gives both the same tokens ({REWORD})"
+        raise ValueError(
+            f"{subject.name} gives {other!r} and {name!r} the same embedding, which makes every comparison of them 0: "
+            f"{why}"
+        )
+
+
 def as_classifier(
     subject: TwoTowers, classes: Sequence[str], *, templates: Sequence[str] = ("{}",), layer: str | None = None
 ) -> Classifier:
@@ -274,10 +317,13 @@ def as_classifier(
             gradient at patches.
 
     Raises:
-        ValueError: A template without "{}", or two different captions with the same embedding.
+        ValueError: A template without "{}", or two classes that are one to the model.
     """
-    captions = [caption for _, wordings in _said(classes, templates) for caption in wordings]
-    means = subject.embed_captions(captions).unflatten(0, (len(classes), len(templates))).mean(1)
+    said = _said(classes, templates)
+    captions = [caption for _, wordings in said for caption in wordings]
+    text, row = subject.distinct(captions)
+    refuse_same(subject, said, row)
+    means = text[row].unflatten(0, (len(classes), len(templates))).mean(1)
     return _asked(subject, normalize(means, dim=1), tuple(classes), captions, layer)
 
 
@@ -286,13 +332,14 @@ def as_scorer(subject: TwoTowers, said: Sequence[Sequence[str]]) -> Classifier:
 
     What `similarity` gives, averaged (and at the model's own scale): a map of its logits, or of a contrast of two,
     explains what questions about captions judge. `as_classifier` averages embeddings instead, as a prompt ensemble.
+    Classes that are one to the model are level, as they are in `similarity`; a contrast of two has no gradient.
 
     Args:
         subject: The two towers.
         said: Of each class its wordings, as many of each; the first names the class.
 
     Raises:
-        ValueError: Not as many wordings of each class, or two different captions with the same embedding.
+        ValueError: Not as many wordings of each class; or see `TwoTowers.similarity`.
     """
     counts = {len(wordings) for wordings in said}
     if len(counts) != 1 or 0 in counts:

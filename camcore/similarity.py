@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ class Similarity(nn.Module):
     """
 
     text: Tensor
+    column: Tensor
 
     def __init__(
         self,
@@ -35,12 +37,29 @@ class Similarity(nn.Module):
         self.scale = scale
         self.bias = bias
         self.embedding = embedding
-        self.register_buffer("text", text.detach(), persistent=False)
+        first = torch.tensor(first_of(row_bytes(text.detach())), device=text.device)
+        kept, column = first.unique(return_inverse=True)  # sorted: in the captions' order
+        self.register_buffer("text", text.detach()[kept], persistent=False)
+        self.register_buffer("column", column, persistent=False)
 
     def forward(self, images: Tensor) -> Float[Tensor, "b captions"]:
-        """One score per image and caption."""
+        """One score per image and caption; captions of the same row are exactly level."""
         found = nn.functional.normalize(self.embedding(self.encoder(images)), dim=1)
-        return self.scale * found @ self.text.to(found.dtype).T + self.bias
+        scores = self.scale * found @ self.text.to(found.dtype).T + self.bias
+        # one product for all that are the same: two may differ in the last bit, by where they stand
+        return scores if len(self.column) == len(self.text) else scores[:, self.column]
+
+
+def row_bytes(rows: Tensor) -> list[bytes]:
+    """What each row holds, to tell which are the same."""
+    flat = rows.cpu().reshape(len(rows), -1).contiguous()
+    return [row.tobytes() for row in flat.view(torch.uint8).numpy()]
+
+
+def first_of(keys: Sequence[bytes]) -> list[int]:
+    """Of each key the place where it stands first."""
+    places: dict[bytes, int] = {}
+    return [places.setdefault(key, index) for index, key in enumerate(keys)]
 
 
 def captions_as_classes(

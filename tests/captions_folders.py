@@ -1,6 +1,7 @@
 """Tiny folders in the formats of captions: a picture is one grey, and its number of tenths is in its name."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image as Pillow
@@ -84,6 +85,21 @@ def aro(root: Path) -> Path:
         }
         records.append({"image_path": file.name, "relation_name": relation, **box, **said})
     write(root / "visual_genome_relation.json", records)
+    return root
+
+
+def aro_attributes(root: Path, pairs: Mapping[str, int]) -> Path:
+    """As many pictures of each pair of attributes as it says, all of them the same file."""
+    file = picture(root / "images" / "0.jpg", 200, size=(SIDE, SIDE))
+    box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": SIDE, "bbox_h": SIDE}
+    records = []
+    for one, other in (name.split("_") for name, count in pairs.items() for _ in range(count)):
+        said = {
+            "true_caption": f"the {one} and the {other} {len(records)}",
+            "false_caption": f"the {other} or the {one} {len(records)}",
+        }
+        records.append({"image_path": file.name, "attributes": [one, other], **box, **said})
+    write(root / "visual_genome_attribution.json", records)
     return root
 
 

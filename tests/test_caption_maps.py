@@ -14,10 +14,13 @@ from audits import test_caption_maps as audit
 from audits.caption_contrasts import Contrast, of_groups, of_sides
 from camcore.cam import METHODS
 from camcore.cost import metered
+from camcore.degeneracy import Degeneracy
+from camcore.engine import Terms, evaluate
+from camcore.errors import TooLong
 from camcore.images import Batch, load
 from camcore.imagetext import TwoTowers, as_classifier, as_scorer, with_map
 from camcore.recording import record
-from camcore.verdict import Overlay, Table
+from camcore.verdict import Outcome, Overlay, Table
 from fixtures.controls import hand_clip as by_hand
 from fixtures.controls.binding_scorers import Said, read
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
@@ -26,6 +29,7 @@ from fixtures.datasets.binding_things import COLOURS
 from fixtures.datasets.folder import decode
 from fixtures.subjects.spec import find_image_text
 from fixtures.vision_language.tiny_clip import save_tiny_clip, save_tiny_open_clip
+from tests.measures import CLAIM
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "binding"
 COUNT = 5
@@ -198,6 +202,54 @@ def test_a_false_caption_without_a_gradient_has_an_empty_map_and_not_an_error() 
     maps = asked.alone(asked.false, HIRESCAM, chunk=8)
     assert not maps["hirescam"].any()
     assert maps["hirescam"].shape == asked.named.shape
+
+
+def bag_of_letters() -> TwoTowers:
+    """Towers that bind, with captions whose letters are sorted before they are read."""
+    subject = by_hand.hand_clip("bag", by_hand.binds)
+    read_sorted = by_hand.TextTower(by_hand.binds)
+    return replace(
+        subject, embed_text=lambda tokens: read_sorted({"letters": tokens["letters"].sort(1, descending=True).values})
+    )
+
+
+def test_captions_that_are_one_to_the_model_have_no_map_whatever_the_method(groups: Bindings) -> None:
+    subject = bag_of_letters()
+    cams = {name: METHODS[name] for name in ("gradcam", "hirescam", "scorecam", "eigencam")}
+    found = audit.pairs(subject, batch(groups, subject, 0, 1), cams=cams, bindings=groups)
+
+    assert not found["right"].any()
+    for name in cams:
+        assert found[f"{name}:degenerate"].tolist() == [Degeneracy.ZERO_GRADIENT] * 2
+        assert found[f"{name}:over_area"].isnan().all()
+
+
+@pytest.mark.slow
+def test_a_bag_of_words_is_an_error_for_the_true_reason_and_not_told_to_choose_another_layer() -> None:
+    subject, bindings = bag_of_letters(), binding_scenes(16, seed=3, size=by_hand.SIDE)
+    shown = {"name": "hirescam", "cam": METHODS["hirescam"], "asked": of_groups, "single": False}
+    for column in ("hirescam:over_area", "hirescam:over_centre"):
+        verdict = evaluate(
+            replace(CLAIM, bounds=(-1.0, 1.0)),
+            partial(audit.pairs, cams=HIRESCAM, bindings=bindings),
+            subject,
+            bindings.first,
+            column=column,
+            terms=Terms(level=0.95, budget=16, seed=0, batch_size=8),
+            journal={},
+            show=partial(audit.show, cams=HIRESCAM, column=column, bindings=bindings, **shown),
+        )
+        assert verdict.outcome is Outcome.ERROR
+        assert verdict.reason == (
+            "degenerate: 16 of 16 images gave nothing to judge: 16 zero gradient at the target layer"
+        )
+        assert verdict.estimate.point == -1
+        assert any(isinstance(one, Table) for one in verdict.evidence)
+
+
+def test_a_caption_of_more_letters_than_are_read_is_too_long() -> None:
+    with pytest.raises(TooLong, match=r"has 130 letters, the model reads 120; shorten it"):
+        by_hand.letters(["a" * 130])
 
 
 def test_a_contrast_knows_which_caption_is_true_and_where_the_thing_is(groups: Bindings, beside: Bindings) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import caption_table
-from benchmarks.caption_table import Asked, group_scores, logits, main, other_scenes, over_colours, own_scenes, read
+from benchmarks.caption_table import group_scores, logits, main, other_scenes, over_colours, own_scenes
+from benchmarks.caption_words import Asked, read
 from fixtures.controls import binding_scorers as scorers
 from fixtures.datasets.binding_scenes import binding_scenes
 from fixtures.datasets.folder import decode
@@ -74,6 +75,17 @@ def test_colours_are_exchanged_in_the_captions_own_words() -> None:
         assert group.captions == ((f"The {first} mug, on the left.",), (f"The {second} mug, on the left.",))
 
 
+def test_colours_are_exchanged_with_the_articles_that_they_take() -> None:
+    captions = ("An orange ball, on the left", "a red ball, on the left")
+    asked = read(*captions)
+    assert asked is not None
+    drawn = other_scenes(asked, captions, 12, seed=0, size=48).groups
+    for group in drawn:
+        first, second = (f"{'n' if colour == 'orange' else ''} {colour}" for colour in group.colours)
+        assert group.captions == ((f"A{first} ball, on the left",), (f"a{second} ball, on the left",))
+    assert any("orange" in group.colours for group in drawn)
+
+
 def test_scenes_of_the_same_two_colours_count_once() -> None:
     drawn = binding_scenes(40, seed=0, size=48, relations=("left",)).groups
     pairs = sorted({tuple(sorted(group.colours)) for group in drawn})
@@ -85,11 +97,12 @@ def test_scenes_of_the_same_two_colours_count_once() -> None:
     assert low <= point <= high
 
 
-def test_logits_are_the_models_own_and_confidence_their_softmax(clip: str, tmp_path: Path, capsys) -> None:
+def test_a_clips_logits_are_its_own_and_its_confidence_a_share(clip: str, tmp_path: Path, capsys) -> None:
     file = picture(tmp_path / "photo.png", 90, size=(40, 30))
     assert main([str(file), TRUE, FALSE, "--model", clip, "--scenes", "2"]) == 0
     printed = capsys.readouterr().out.splitlines()
 
+    assert printed[0].startswith("| query | logit | share of the captions given (softmax) | wins on 2 drawn scenes")
     subject = find_image_text(clip)
     image = subject.geometry.fit(decode(file.read_bytes()))[None]
     with torch.no_grad():
@@ -112,6 +125,29 @@ def test_a_siglips_logits_are_taken_as_they_are(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = subject.similarity(image, [TRUE, FALSE]).double()
     torch.testing.assert_close(logits(subject, image, [TRUE, FALSE]), expected)
+
+
+def test_a_siglips_confidence_is_the_sigmoid_of_each_logit(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("transformers")
+    spec, file = f"hf:{save_tiny_clip(tmp_path / 'siglip', kind='siglip')}", picture(tmp_path / "photo.png", 90)
+    assert main([str(file), TRUE, FALSE, "--model", spec, "--scenes", "2"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+
+    assert "| probability (sigmoid of the logit) |" in printed[0]
+    for line in printed[2:4]:
+        logit, probability = (float(part) for part in line.strip("|").split("|")[1:3])
+        assert probability == pytest.approx(torch.tensor(logit).sigmoid().item(), rel=0.02)
+    # both are improbable: as a softmax one of them would be likely
+    assert sum(float(line.strip("|").split("|")[2]) for line in printed[2:4]) < 0.5
+
+
+def test_a_function_has_scores_and_no_confidence(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(caption_table, "find_image_text", lambda *_, **__: scorers.scorer("x", scorers.constant))
+    assert main([str(picture(tmp_path / "a.png")), TRUE, FALSE, "--model", "x", "--scenes", "2"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+
+    assert printed[0] == "| query | score | wins on 2 drawn scenes that it is true of (95 %) |"
+    assert printed[2] == f"| {TRUE} | 1.00 | 0.00 [0.00, 0.84] |"
 
 
 def test_a_caption_that_is_preferred_anyway_wins_wherever_it_is_asked(capsys, tmp_path: Path, monkeypatch) -> None:
@@ -144,7 +180,7 @@ def test_beside_captions_that_no_scene_is_known_of_the_scenes_have_their_own(cap
     [
         (["a cat"], "expected two captions that differ"),
         (["a cat", "a cat "], "expected two captions that differ"),
-        (["a cat", "A cat"], "the same embedding"),
+        (["a cat", "A cat"], "gives 'a cat' and 'A cat' the same tokens; case and white space do not count"),
         (["a cat", "a dog", "--scenes", "0"], "expected n >= 1"),
         (["a cat", "a dog", "--scenes", "many"], "invalid int value"),
         (["a cat " * 60, "a dog"], "shorten it"),

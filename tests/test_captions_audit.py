@@ -1,16 +1,20 @@
 """The audit of captions: what is measured of an item, what it costs, and the benchmarks' own scores in its tables."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from audits import captions_read
 from audits import test_captions as audit
 from camcore.cost import metered
+from camcore.degeneracy import Degeneracy
 from camcore.images import Batch, Geometry, load
 from camcore.seeds import generator
 from camcore.verdict import Overlay, Table
 from fixtures.controls import binding_scorers as scorers
+from fixtures.controls.hand_clip import binds, hand_clip
 from fixtures.datasets.binding_scenes import binding_scenes
 from fixtures.datasets.captions import Captions, drawn_captions, find_captions
 from fixtures.subjects.spec import find_image_text
@@ -46,7 +50,7 @@ def measured(captions: Captions, score) -> tuple[dict[str, dict[str, float]], Ba
 
 def score_table(captions: Captions, rows) -> dict[str, float]:
     """The published scores of the table, by their names."""
-    table = audit.published(captions, rows)
+    table = audit.published(scorers.scorer("x", scorers.constant), captions, rows)
     return {name: float(share.split()[0]) for name, share, *_ in table.rows}
 
 
@@ -161,6 +165,61 @@ def test_aros_score_counts_each_relation_alike(tmp_path: Path) -> None:
     expected = oracle.macro([False, False, False, True], ["on", "on", "on", "behind"])
     name = "visual_genome_relation: mean over 2 relations (symmetric ones too, but for those in symmetric.txt)"
     assert score_table(captions, rows)[name] == expected == 0.5
+
+
+def test_aros_attributes_count_by_their_pictures_in_the_file_and_not_by_those_asked(tmp_path: Path) -> None:
+    """Two pairs of attributes have 25 pictures or more, of which 24 are asked; the third has 24 in all."""
+    pairs = {"red_wet": 25, "old_tall": 30, "big_dry": 24}
+    captions = find_captions(str(folders.aro_attributes(tmp_path, pairs)), geometry=SQUASHED)
+
+    def knows_red_and_big(images, said):
+        return torch.tensor([[float("red and" in one or "big and" in one) for one in said]] * len(images))
+
+    rows, _ = measured(captions, knows_red_and_big)
+    asked = [one.id for name in pairs for one in [o for o in captions.items if o.relation == name][:24]]
+    part = "visual_genome_attribution"
+    two = f"{part}: mean over 2 of the 2 pairs of attributes with 25 pictures or more in the file"
+    assert score_table(captions, rows)[two] == oracle.macro([True, False], ["red_wet", "old_tall"]) == 0.5
+    assert score_table(captions, {one: rows[one] for one in asked})[two] == 0.5  # 24 of each
+
+    one = f"{part}: mean over 1 of the 2 pairs of attributes with 25 pictures or more in the file"
+    reds = {item.id: rows[item.id] for item in captions.items if item.relation != "old_tall"}
+    assert score_table(captions, reds)[one] == 1
+    rare = {item.id: rows[item.id] for item in captions.items if item.relation == "big_dry"}
+    (line, *_) = audit.published(scorers.scorer("x", knows_red_and_big), captions, rare).rows
+    assert line == (one.replace("over 1", "over 0"), "not enough pictures", "0.500", "0")
+
+
+def test_the_table_says_how_pictures_were_fed_and_what_it_leaves_out(tmp_path: Path, drawn: Captions) -> None:
+    captions = find_captions(str(folders.winoground(tmp_path, 4)), geometry=SQUASHED)
+    rows, batch = measured(captions, lots)
+    towers = replace(hand_clip("x", binds), fed="squashed to 64x64; its processor would cut the picture to the middle")
+    title = audit.published(towers, captions, rows).title
+    assert title.startswith("Winoground, by the formula as published, of 4 of 4 items")
+    assert f"; pictures are {towers.fed};" in title
+    for as_published in (replace(towers, fed=""), scorers.scorer("x", lots)):
+        assert "squashed" not in audit.published(as_published, captions, rows).title
+    title = audit.published(towers, drawn, {one.id: rows[batch.ids[0]] for one in drawn.items}).title
+    assert title.startswith(f"binding scenes, scores of {COUNT} of {COUNT} items")
+    assert "squashed" not in title
+    assert "published" not in title
+
+
+def test_tables_say_what_they_leave_out(tmp_path: Path) -> None:
+    captions = find_captions(str(folders.winoground(tmp_path, 4)), geometry=SQUASHED)
+    rows, batch = measured(captions, lots)
+    unread = {**rows, batch.ids[0]: {"degenerate": float(Degeneracy.TOO_LONG)}}
+    rest = replace(batch, images=batch.images[1:], labels=batch.labels[1:], ids=batch.ids[1:])
+
+    def titles(of) -> list[str]:
+        subject = scorers.scorer("x", lots)
+        shown = captions_read.shown(subject, rest, of, captions=captions, column="choice", show=audit.show)
+        return [one.title for one in shown if isinstance(one, Table)]
+
+    said = "; 1 more have a caption longer than the model reads: the worst case in the claim, not here"
+    assert [title.endswith(said) for title in titles(unread)] == [True, True]
+    assert "of 3 of 4 items" in titles(unread)[0]
+    assert not any("longer than" in title for title in titles(rows))
 
 
 def test_sugarcrepes_and_vsrs_scores_are_shares_of_each_part(tmp_path: Path) -> None:

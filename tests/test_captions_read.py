@@ -41,6 +41,27 @@ def test_an_item_with_a_long_caption_counts_as_the_worst_case_and_the_others_are
 
 
 @pytest.mark.slow
+def test_an_item_whose_foil_differs_in_case_alone_is_wrong_and_the_others_are_judged(tmp_path: Path) -> None:
+    lines = "file,caption,foil,group,relation\n"
+    for n in range(COUNT):
+        folders.picture(tmp_path / f"{n}a.png", 10 * n)
+        folders.picture(tmp_path / f"{n}b.png", 10 * n + 1)
+        other = f"A MUG {n}  left" if n == 3 else f"a mug right {n}"
+        lines += f"{n}a.png,a mug {n} left,,{n},side\n{n}b.png,{other},,{n},side\n"
+    folders.table(tmp_path, lines)
+    model = f"hf:{save_tiny_clip(tmp_path / 'clip')}"
+    found = audit_model(model, data=str(tmp_path / "captions.csv"), audits=["captions", "binding"])
+
+    judged = {claim.id: claim for claim in found.claims if claim.verdict != "NOT_APPLICABLE"}
+    assert set(judged) == {"captions/choice", "captions/needs_picture", "binding/interaction", "binding/group"}
+    for name, value in (("captions/choice", -1), ("binding/interaction", 0), ("binding/group", 0)):
+        claim = judged[name]
+        assert claim.verdict in ("FAIL", "INCONCLUSIVE"), claim.reason
+        assert [worth for unit, worth in zip(claim.units, claim.values, strict=True) if unit.endswith("-3")] == [value]
+        assert None not in claim.values
+
+
+@pytest.mark.slow
 def test_too_many_long_captions_are_an_error_that_says_so(tmp_path: Path) -> None:
     for long, how_many in (({3, 7}, 2), (set(range(COUNT)), COUNT)):
         found = {claim.id: claim for claim in audited(tmp_path / str(how_many), long).claims}

@@ -147,9 +147,78 @@ def test_what_a_model_reads_whole_is_known_of_two_towers():
     assert reads(scorer, ["a dog " * 10])
 
 
-def test_captions_that_the_tokeniser_cannot_tell_apart_are_refused():
-    with pytest.raises(ValueError, match=r"'a dog' and 'A Dog' the same embedding.*case and white space do not count"):
-        towers().similarity(some_images(1), [DOG, "A Dog"])
+def test_captions_that_the_tokeniser_cannot_tell_apart_are_exactly_level_and_embedded_once():
+    subject = towers()
+    for count in (1, 3):
+        found = subject.similarity(some_images(count), ["A Dog", LEFT, DOG, "a DOG"])
+        assert torch.equal(found[:, [0, 0]], found[:, 2:])
+        assert (found[:, 0] != found[:, 1]).all()
+    assert subject.module["text"].batches == [2, 2]
+    assert subject.same_tokens(DOG, "A Dog")
+    assert not subject.same_tokens(DOG, LEFT)
+
+
+def test_tokens_that_are_no_whole_numbers_are_told_apart():
+    def tenths(captions):
+        return {"ids": tokenise(captions)["ids"] / 1000}
+
+    subject = replace(towers(), tokenise=tenths, embed_text=lambda tokens: tokens["ids"][:, :CLASSES])
+    assert not subject.same_tokens("abcd", "abce")
+    assert subject.distinct(["abcd", "abce", "ABCD"])[1] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("width", [7, 64, 513])
+def test_level_captions_are_exactly_level_of_any_number_of_pictures_and_captions(batch, width):
+    """One picture's products are computed by other kernels, in which the same row differs by where it stands."""
+    table = torch.randn(128, width, generator=generator(0, "letters"))
+    pixels = torch.randn(3 * SIZE * SIZE, width, generator=generator(0, "pixels"))
+    subject = replace(
+        towers(),
+        embed_image=nn.Sequential(nn.Flatten(), Times(pixels)),
+        embed_text=lambda tokens: table[tokens["ids"]].sum(1),
+    )
+    images = some_images(batch)
+    for others in (1, 2, 7, 31, 60):
+        said = ["red left of green", *(f"caption {chr(33 + index)}" for index in range(others)), "green left of red"]
+        found = subject.similarity(images, said)
+        assert torch.equal(found[:, 0], found[:, -1])
+        scorer = as_scorer(subject, [[caption] for caption in said]).logits(images)
+        assert torch.equal(scorer[:, 0], scorer[:, -1])
+        assert len(found[0].unique()) == others + 1
+
+
+class Times(nn.Module):
+    def __init__(self, matrix):
+        super().__init__()
+        self.matrix = nn.Parameter(matrix)
+
+    def forward(self, rows):
+        return rows @ self.matrix
+
+
+def test_two_orders_of_the_same_words_are_level_whatever_order_comes_first():
+    """Who reads which word is first and no other tells one of these from the others, and not these from each other."""
+
+    def first_and_bag(tokens):
+        letters = subject.module["text"].table(tokens["ids"])
+        return torch.cat((letters.sum(1), letters[:, 0]), 1)[:, :CLASSES]
+
+    subject = towers()
+    found = replace(subject, embed_text=first_and_bag).distinct(["abc", "bac", "bca", "acb", DOG])[1]
+    assert found == [0, 1, 1, 0, 2]
+
+
+def test_classes_that_are_one_to_the_model_are_refused():
+    with pytest.raises(ValueError, match=r"'dog' and 'Dog' the same embedding.*case and white space do not count"):
+        as_classifier(towers(), ["dog", "mug", "Dog"], templates=["a {}.", "one {}"])
+    subject = towers()
+    bag = replace(subject, embed_text=lambda tokens: subject.module["text"].table(tokens["ids"]).sum(1)[:, :CLASSES])
+    with pytest.raises(ValueError, match=r"'on top' and 'top on' the same embedding.*does not read the order of words"):
+        as_classifier(bag, ["on top", "top on"])
+    assert as_classifier(towers(), ["crane", "mug", "crane"]).classes == ("crane", "mug", "crane")  # ImageNet has it
+    # one caption of two classes is the same, and the classes are not
+    assert as_classifier(towers(), ["dog", "A dog"], templates=["a {}", "{}"]).classes == ("dog", "A dog")
 
 
 def test_the_same_row_is_found_among_many_and_near_rows_are_not_the_same():

@@ -2,6 +2,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from camcore import as_classifier, cam, record
 from camcore.cost import metered
 from camcore.errors import BadInput
 from camcore.seeds import generator
-from fixtures.subjects.spec import find_image_text, find_subject
+from fixtures.subjects.spec import find_image_text, find_subject, made_ready
 from tests.refusals import refusal
 
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install camcore[clip]")
@@ -71,6 +72,8 @@ def as_transformers_scores(folder, images):
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     pictures = processor(list(images), do_rescale=False, return_tensors="pt")
     words = tokeniser(list(CAPTIONS), padding="max_length", max_length=64, return_tensors="pt")
+    if model.config.model_type.startswith("siglip"):
+        del words["attention_mask"]  # as their repositories' model_input_names have it
     with torch.no_grad():
         return model(**pictures, **words).logits_per_image
 
@@ -225,7 +228,9 @@ def test_without_a_network_a_name_on_the_hub_ends_in_one_line(no_network, tmp_pa
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     message = refused("hf:nobody/no-such-clip@abc123")
     assert "nobody/no-such-clip" in message
+    assert "the hub is out of reach, and its cache holds no copy" in message
     assert "hf download nobody/no-such-clip --local-dir DIR" in message
+    assert len(message) < 300
     assert "give hf:DIR" in message
 
 
@@ -306,6 +311,37 @@ def test_a_tokeniser_that_says_lower_case_gets_it(folder):
 
     said = [subject.tokenise([caption])["input_ids"] for caption in ("A Red MUG", "a red mug")]
     assert torch.equal(*said)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+def test_a_siglip_reads_its_padding_whether_or_not_its_tokeniser_returns_a_mask(tmp_path, kind):
+    """Saved anew, a tokeniser of theirs returns one; with it every caption's score would be another."""
+    folder, images, found = save_tiny_clip(tmp_path / kind, kind=kind), some_images(), []
+    for named in (["input_ids", "attention_mask"], ["input_ids"]):
+        edit(folder / "tokenizer_config.json", model_input_names=named)
+        returned = transformers.AutoTokenizer.from_pretrained(folder)("a mug", padding="max_length", max_length=64)
+        assert sorted(returned) == sorted(named)
+        subject = find_image_text(f"hf:{folder}")
+        assert list(subject.tokenise([LEFT])) == ["input_ids"]
+        found.append(subject.similarity(images, CAPTIONS).detach())
+    assert torch.equal(*found)
+    words = transformers.AutoTokenizer.from_pretrained(folder)(
+        list(CAPTIONS), padding="max_length", max_length=64, return_attention_mask=True, return_tensors="pt"
+    )
+    masked = torch.nn.functional.normalize(subject.module.get_text_features(**words).pooler_output.detach(), dim=1)
+    assert (masked - subject.embed_captions(CAPTIONS)).abs().max() > 1e-3
+
+
+def test_a_clip_is_given_the_mask_that_its_tokeniser_returns(saved):
+    assert set(find_image_text(f"hf:{saved['clip']}").tokenise([LEFT])) == {"input_ids", "attention_mask"}
+
+
+def test_a_tokeniser_that_tells_nothing_apart_is_refused(saved):
+    subject = find_image_text(f"hf:{saved['clip']}")
+    unknown = replace(subject, tokenise=lambda captions: subject.tokenise(["?"] * len(captions)))
+    message = refusal(made_ready, unknown, subject.spec, device="cpu")
+    assert "the same embedding" in message
+    assert "its tokeniser gives both the same tokens" in message
 
 
 def test_positions_that_earlier_versions_saved_are_left_out_of_a_file(saved, tmp_path):

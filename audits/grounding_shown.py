@@ -19,11 +19,11 @@ from fixtures.datasets.grounding_scenes import FAMILIES, MIRROR, GroundingScenes
 LEAST = 192  # pixels: smaller pictures are shown larger, so that boxes can be told apart
 MEANT, CHOSEN = (1.0, 1.0, 1.0), (1.0, 0.0, 1.0)  # white and magenta: no thing has these colours
 ASKED = {
-    "F0": "a colour",
+    "F0": "a colour and a kind",
     "F1": "a colour and its side",
     "F2": "a colour and the other side",
     "F3": "a side",
-    "F4": "a side of a third thing",
+    "F4": "a side of another thing",
 }
 
 
@@ -126,12 +126,17 @@ def _others(rows: Sequence[Row], scenes: GroundingScenes) -> Table:
     balanced = [{"both": (row["verdict:true"] + row["verdict:false"]) / 2} for row in rows]
     area = metrics.auc(true, false)
     return Table(
-        title="False captions, and pictures that are mirrored (mean over the groups with its 95 % interval)",
+        title="Other boxes, false captions, and mirrored pictures (mean over the groups with its 95 % interval)",
         columns=("measure", "found", "by luck"),
         rows=(
             ("true captions, whose box is where they say", _mean(rows, "verdict:true"), "0.5"),
             ("false captions, whose box is not where they say", _mean(rows, "verdict:false"), "0.5"),
             ("both, which takes no word for a side: the colour will do", _mean(balanced, "both"), "0.5"),
+            ("of a colour and a kind: the box is around a thing of the colour", _mean(rows, "F0:colour"), "0.5"),
+            ("of a colour and a kind: the box is around a thing of the kind", _mean(rows, "F0:kind"), "0.5"),
+            ("of what is next to another: the box is around that other", _mean(rows, "F4:anchor"), "0.25"),
+            ("of what is next to another: the box is around its other neighbour", _mean(rows, "F4:turned"), "0.25"),
+            ("of what is next to another: the box is around what is not next to it", _mean(rows, "F4:far"), "0.25"),
             ("of false captions: the box is around the colour that they name", _mean(rows, "F2"), ""),
             ("of false captions: the box is around what is on the side that they name", _mean(rows, "F2:other"), ""),
             ("of false captions: the box is around neither", _mean(rows, "F2:none"), ""),

@@ -2,15 +2,17 @@
 
 ## What it measures
 
-Pictures of two of the same thing that differ in colour alone, one on each side, and of three in a row. A phrase of a
-caption is asked for, and the box with the highest score is the answer; it is right if it is around the thing meant
-(intersection over union of 0.5). sides: "the mug on the left", where nothing but the side tells the two apart, asked
-for both sides in both orders of the colours. relations: "the mug to the left of the green mug", asked for both sides
-of a row whose middle is green: the mugs beside it are not named. finds: "the red mug", and "the red mug is on the left
-of the photo" where it is; neither needs a side, so it says whether the model finds anything here at all. The number
-of a group of pictures is the mean over its queries. Beside them stand what a false caption does (does the box follow
-the colour or the side?), whether boxes turn with a picture that is mirrored and a word that is swapped, and whether
-true captions score higher than false ones.
+A phrase of a caption is asked for in drawn pictures, and the box with the highest score is the answer; it is right if
+it is around the thing meant (intersection over union of 0.5). sides: "the mug on the left", of two that differ in
+colour alone, asked for both sides in both orders of the colours. relations: "the mug directly to the left of the green
+mug", in a row of four mugs, asked to both sides of either inner one: the four right things are four. finds: "the red
+mug", of four things in a row, of two kinds in two colours each. The number of a group of pictures is the mean over its
+queries.
+
+Each claim takes what it is about: in every group, whoever leaves out the side, or where the green mug stands, or its
+colour, or the kind of thing that is asked for, gives one answer to questions that have two, and is right in half of
+them at most. Beside them stand what a false caption does (does the box follow the colour or the side?), whether boxes
+turn with a picture that is mirrored and a word that is swapped, and whether true captions score higher than false ones.
 
 ## Why it matters
 
@@ -20,14 +22,16 @@ which the things named are seldom there twice. Whoever asks it for the left one 
 ## Known limits
 
 The pictures are drawn, of few things, in plain rooms, and the words are few; pictures of your own cannot be asked about
-yet. A box around either thing at random is
-right in half of sides, and in half of relations if it leaves out the thing that is named. In a picture of two, "left of
-the green one" would be the other whatever the side: hence rows of three. Left and right only. Scores of grounders are
-no probabilities that a caption is true: most were never shown a false one.
+yet. Left and right only. relations asks for the next thing: the only one to the left of another is the leftmost of its
+like in the whole picture, which takes no other. A model that looks to the right side and takes the farthest thing there
+fails it (0.5); one that takes any is at the margin (0.75). No claim that gates needs a side, a colour and a kind for
+one phrase. An apple is never set beside a ball, as both are round. Scores of grounders are no probabilities that a
+caption is true: most were never shown a false one.
 
 ## Caught by
 
-grounder-colour-only, grounder-fixed-boxes, grounder-sides-swapped, grounder-first-box, grounder-anywhere
+grounder-colour-only, grounder-sides-only, grounder-no-anchor, grounder-no-colours, grounder-no-kinds,
+grounder-fixed-boxes, grounder-sides-swapped, grounder-first-box, grounder-anywhere
 
 ## References
 
@@ -40,7 +44,7 @@ from functools import partial
 
 import pytest
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from audits.ask import Ask
@@ -52,7 +56,7 @@ from camcore.metrics import grounding as metrics
 from camcore.subject import Grounder
 from fixtures.datasets.grounding_scenes import FAMILIES, MIRROR, GroundingScenes, Query, View
 
-VERSION = "1"
+VERSION = "2"
 
 SIDES = Question(
     name="grounding/sides",
@@ -65,24 +69,24 @@ SIDES = Question(
 )
 RELATIONS = Question(
     name="grounding/relations",
-    sentence="of the things beside a third one, it finds the one on the side that is asked for",
+    sentence="of the things in a row, it finds the one next to another on the side that is asked for",
     kind="MFT",
-    measure="share of the queries for what is beside a named thing whose box is around the thing on that side",
+    measure="share of the queries for what is next to a named thing whose box is around its neighbour on that side",
     unit="of a group's queries",
     bounds=(0.0, 1.0),
     needs="boxes",
 )
 FINDS = Question(
     name="grounding/finds",
-    sentence="it finds a thing that is named by its colour",
+    sentence="of things of two kinds in two colours, it finds the one that is named by both",
     kind="MFT",
-    measure="share of the queries for a colour whose box is around the thing of that colour",
+    measure="share of the queries for a colour and a kind whose box is around the thing of both",
     unit="of a group's queries",
     bounds=(0.0, 1.0),
     needs="boxes",
 )
 QUESTIONS = (SIDES, RELATIONS, FINDS)
-BESIDE = {"sides": ("F3",), "relations": ("F4",), "finds": ("F0", "F1")}  # the families that a claim is about
+BESIDE = {"sides": ("F3",), "relations": ("F4",), "finds": ("F0",)}  # the families that a claim is about
 
 
 @torch.no_grad()
@@ -116,9 +120,12 @@ def answers(
 
     Returns:
         By family `F0` to `F4`: `<family>`, right; `:giou`, by the generalised IoU; `:side`, centred on the side of the
-        thing meant; `:middle`, on neither; `:none`, around no thing. Of false captions `F2:other`, around the thing on
-        the side that is said. `verdict:true` and `verdict:false`, whether the box is where F1 says it is, and where F2
-        says it is not; `confidence`, F1 scored above F2; `mirror` and `mirror:error`, F3 in the mirror image.
+        thing meant; `:middle`, on neither; `:none`, around no thing. `F0:colour`, around a thing of the colour that is
+        meant, and `F0:kind`, of the kind. `F2:other`, around the thing on the side that the false caption says.
+        `F4:anchor`, around the thing that the one meant is next to, `F4:turned`, around its other neighbour, and
+        `F4:far`, around what is not next to it.
+        `verdict:true` and `verdict:false`, whether the box is where F1 says it is, and where F2 says it is not;
+        `confidence`, F1 scored above F2; `mirror` and `mirror:error`, F3 in the mirror image.
     """
     width = float(views[0].picture.shape[2])
     truth = torch.stack([views[query.picture].boxes[query.meant].double() for query in queries])
@@ -140,6 +147,12 @@ def answers(
         shares[f"{name}:side"] = (sides == metrics.side(truth, width))[chosen]
         shares[f"{name}:middle"] = (sides == 0)[chosen]
         shares[f"{name}:none"] = (around < 0)[chosen]
+    for field in ("colour", "kind"):
+        shares[f"F0:{field}"] = _alike(queries, views, around, field)[of["F0"]]
+    beside = torch.tensor([-1 if query.beside is None else query.beside for query in queries])
+    anchor, other = around == beside, around == 2 * beside - meant
+    shares["F4:anchor"], shares["F4:turned"] = anchor[of["F4"]], other[of["F4"]]
+    shares["F4:far"] = ((around >= 0) & ~(hit | anchor | other))[of["F4"]]
     shares["F2:other"] = ((around >= 0) & ~hit)[of["F2"]]
     shares["verdict:true"] = (sides == said)[of["F1"]]
     shares["verdict:false"] = ((sides != said) & (sides != 0))[of["F2"]]
@@ -149,6 +162,17 @@ def answers(
     for column, names in BESIDE.items():
         shares[column] = hit[torch.cat([of[name] for name in names])]
     return {name: share.double().mean() for name, share in shares.items()}
+
+
+def _alike(queries: Sequence[Query], views: Sequence[View], around: Int[Tensor, " q"], field: str) -> Tensor:
+    """Whether the thing that each box is around has the colour, or is of the kind, of the one that is meant."""
+    things = [views[query.picture].things for query in queries]
+    return torch.tensor(
+        [
+            found >= 0 and getattr(one[found], field) == getattr(one[query.meant], field)
+            for one, query, found in zip(things, queries, around.tolist(), strict=True)
+        ]
+    )
 
 
 def _of(queries: Sequence[Query], family: str) -> Tensor:
@@ -168,7 +192,7 @@ def test_grounding_finds_what_is_beside(ask: Ask) -> None:
 
 
 @pytest.mark.audit("grounding")
-def test_grounding_finds_a_colour(ask: Ask) -> None:
+def test_grounding_finds_a_colour_and_a_kind(ask: Ask) -> None:
     ask_about(ask, FINDS, "finds")
 
 

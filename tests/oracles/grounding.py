@@ -52,7 +52,8 @@ def auc(true: Sequence[float], false: Sequence[float]) -> float:
 
 
 def shares(
-    asked: Sequence[tuple[str, int, int, str | None]],
+    asked: Sequence[tuple[str, int, int, str | None, int | None]],
+    named: Sequence[Sequence[tuple[str, str]]],
     things: Sequence[Sequence[Box]],
     boxes: Sequence[Box],
     scores: Sequence[float],
@@ -61,7 +62,9 @@ def shares(
     """Every measure of one group, query by query.
 
     Args:
-        asked: Family, picture (3 is the first one's mirror image), the thing meant, the side that is said.
+        asked: Family, picture (4 is the first one's mirror image), the thing meant, the side that is said, and what it
+            is next to.
+        named: Colour and kind of the things of each picture.
         things: The things of each picture.
         boxes: The answer to each query.
         scores: Of the answers.
@@ -72,9 +75,9 @@ def shares(
     def note(name: str, value: float) -> None:
         seen.setdefault(name, []).append(float(value))
 
-    for number, (family, picture, meant, said) in enumerate(asked):
+    for number, (family, picture, meant, said, beside) in enumerate(asked):
         box = boxes[number]
-        if picture == 3:
+        if picture == 4:
             twin = next(
                 other
                 for other, one in enumerate(asked)
@@ -92,8 +95,10 @@ def shares(
         note(f"{family}:side", here == side(things[picture][meant], width))
         note(f"{family}:middle", here == "undecided")
         note(f"{family}:none", around == -1)
-        if family in ("F0", "F1"):
+        if family == "F0":
             note("finds", right)
+            note("F0:colour", around != -1 and named[picture][around][0] == named[picture][meant][0])
+            note("F0:kind", around != -1 and named[picture][around][1] == named[picture][meant][1])
         if family == "F1":
             note("verdict:true", here == said)
             false = next(
@@ -109,4 +114,7 @@ def shares(
             note("sides", right)
         if family == "F4":
             note("relations", right)
+            note("F4:anchor", around == beside)
+            note("F4:far", around != -1 and abs(around - (beside or 0)) > 1)
+            note("F4:turned", around != meant and abs(around - (beside or 0)) == 1 and around != -1)
     return {name: sum(values) / len(values) for name, values in seen.items()}

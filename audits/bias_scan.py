@@ -41,7 +41,7 @@ class Scan:
     """What the search came to."""
 
     strongest: tuple[Found, ...]  # the strongest first
-    turners: tuple[Turner, ...]  # likewise
+    turners: tuple[Turner, ...]  # likewise; of suspects with a place, not over the whole picture
     searched: tuple[str, ...]  # ids: what is found here has to be confirmed on others
     tried: int  # pairs of a suspect in its place and a class
     doses: Doses | None = None  # of the strongest, on pictures of other classes that were not searched
@@ -102,9 +102,12 @@ def scan(
             )
         )
     shares = torch.cat(turns).double().mean(0)
+    # what lies over the whole picture hides what it shows, and nothing else hides as much of it
+    shares[[suspect.artefact.everywhere for suspect in suspects]] = -1
     turners = [
         Turner(suspect=suspects[index], share=float(shares[index]))
         for index in shares.argsort(descending=True, stable=True)[:NAMED].tolist()
+        if shares[index] >= 0
     ]
     return Scan(strongest=tuple(strongest), turners=tuple(turners), searched=tuple(ids), tried=mean.numel())
 

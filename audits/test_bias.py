@@ -7,9 +7,10 @@ The usual suspects (coloured squares and discs, a price tag, a ruler, a logo, bo
 is when the same pixels are hidden under a piece of the same picture, with soft edges. A part of the images is searched
 for the suspect and the class that gain most; pull is that gain on the other images, of other classes, which the search
 has not seen, and 0 where the class loses: what some pictures lose does not make up for what others gain. decides is
-about the suspect with which most of the searched images are called something else, whatever that is: the share of the
-other images that are, and are not when the same pixels are hidden. map_share is the share of the map on the strongest
-suspect, as far as it is more than its share of the area, in the same pictures, for the class that is predicted then.
+about the suspect, of those with a place, with which most of the searched images are called something else, whatever
+that is: the share of the other images that are, and are not when the same pixels are hidden. map_share is the share of
+the map on the strongest suspect, as far as it is more than its share of the area, in the same pictures, for the class
+that is predicted then.
 
 ## Why it matters
 
@@ -24,9 +25,11 @@ strongest: a PASS says that it pulls less than the margin, and that the search f
 suspects is not added up. Images in the middle of which something is stuck lose what was there; the comparison with
 hidden pixels takes that out on average. A model may rightly take a red disc for a ball: what pulls a class that looks
 like it is for the reader to judge. A suspect that turns the pictures of one class alone, or each towards another class
-and less than half of them, is not found. The search is not journalled, and made again when a run is resumed. Beside
-stand, as evidence, how small and how faint the suspect may be and still pull (on 32 images), and what its class loses
-where its pictures carry the suspect, in that place and of that size, and it is inpainted.
+and less than half of them, is not found; nor one that lies over the whole picture, which takes away what is seen: a
+watermark turned 0.67 of SqueezeNet's photographs, and was left out of decides after that. The search is not journalled,
+and made again when a run is resumed. Beside stand, as evidence, how small and how faint the suspect may be and still
+pull (on 32 images), and what its class loses where its pictures carry the suspect, in that place and of that size, and
+it is inpainted.
 
 ## Caught by
 

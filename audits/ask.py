@@ -18,7 +18,7 @@ from audits.question import Question
 from audits.waivers import Waived, waived
 from camcore.cam import CamMethod
 from camcore.cost import Cost, metered
-from camcore.engine import OUT_OF_TIME, Measure, Show, Terms, Watch, evaluate, shuffled
+from camcore.engine import OUT_OF_TIME, Doubt, Measure, Show, Terms, Watch, evaluate, shuffled
 from camcore.errors import Undefined, Unreliable, one_line
 from camcore.images import Dataset, Images, Progress, load
 from camcore.imagetext import CaptionScorer, TwoTowers
@@ -92,6 +92,7 @@ class Ask:
         version: str,
         premise: Premise | None = None,
         among: Among | None = None,
+        doubt: Doubt | None = None,
         apart: str = "",
         early: bool = True,
     ) -> None:
@@ -108,6 +109,7 @@ class Ask:
                 handed to measure and show by keyword. If it raises `Undefined`, the question does not apply and the
                 verdict is NOT APPLICABLE; if `Unreliable`, INCONCLUSIVE; if anything else, ERROR.
             among: Which of the images the claim is about, once the premise has been established; all, if not given.
+            doubt: As `camcore.engine.Doubt`.
             apart: What the claim is about, where an audit's claims share neither a premise nor measured rows; claims
                 with the same word share both.
             early: Whether a verdict that is certain stops the measuring; not where what is shown beside it is quoted as
@@ -143,7 +145,17 @@ class Ask:
 
         try:
             verdict = replace(asked, watch=watched)._verdict(
-                question, claim, cam, f"{question.audit} {apart}", measurement, premise, among, measure, column, show
+                question,
+                claim,
+                cam,
+                f"{question.audit} {apart}",
+                measurement,
+                premise,
+                among,
+                doubt,
+                measure,
+                column,
+                show,
             )
         except KeyboardInterrupt:
             seen = f"after {len(verdict.values)} images" if verdict.values else "before enough images were measured"
@@ -177,7 +189,8 @@ class Ask:
             return None
         return compared(
             verdict.claim,
-            dict(zip(record["units"], record["values"], strict=True)),
+            # in doubt: nothing was shown that could be no worse
+            {} if record["estimate"] is None else dict(zip(record["units"], record["values"], strict=True)),
             record["audit_version"],
             self.baseline,
             worse=self.policy.worse,
@@ -194,6 +207,7 @@ class Ask:
         measurement: str,
         premise: Premise | None,
         among: Among | None,
+        doubt: Doubt | None,
         measure: Callable[..., Mapping[str, torch.Tensor]],
         column: str,
         show: Callable[..., Any],
@@ -234,6 +248,7 @@ class Ask:
             column=column,
             terms=self.terms,
             journal=Journal(self.log, measurement),
+            doubt=doubt,
             show=shown,
             progress=self.watch,
             until=self.until,

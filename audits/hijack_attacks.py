@@ -57,6 +57,7 @@ def swept(subject: Classifier, batch: Batch, mask: Tensor, effort: Attacks) -> d
                 images=best.images.index_put((rows,), more.images),
                 loss=best.loss.index_put((rows,), more.loss),
                 success=best.success.index_put((rows,), more.success),
+                stuck=best.stuck.index_put((rows,), more.stuck),  # the slope at the image is that of every size
             )
         found[radius] = best
     return found

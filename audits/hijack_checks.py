@@ -12,16 +12,12 @@ from camcore.adversary import Budget, apgd
 from camcore.errors import Unreliable
 from camcore.fragility import LEVELS, on_grid
 from camcore.images import Batch, Dataset, Progress, batches, only
-from camcore.square_attack import square
 from camcore.subject import Classifier
 
 CHECKED = 16  # images
 HUGE = 64  # in steps of 1/255: whoever may change that much must succeed nearly always
 NEARLY = 0.95
-CALM = 8  # in steps of 1/255: where the attack by gradient is compared with one that needs none
-# images that squares alone may hijack: both attacks stop after so many tries, and one image at the brink may fall to
-# either; a second is no luck (AutoAttack warns at 0.2 % of some thousand images, and one of ours is 6 %)
-LUCKY = 1
+CALM = 8  # in steps of 1/255: where nothing falls to it everywhere, nothing is there for a map to guide
 WOBBLE = 1e-4  # of the largest score: two passes of one image may differ by that
 
 
@@ -34,8 +30,6 @@ class Checks:
     unchanged: int  # of the images checked, those hijacked by an attack that may change nothing
     huge: int  # with a budget of HUGE
     by_gradient: int  # with CALM, everywhere
-    by_squares: int  # with CALM, by an attack that needs no gradient
-    squares_alone: int  # of these, those that the gradient has not hijacked
     checked: int
     signatures: Signatures  # pieces of other classes, to be blended in
     beside: frozenset[str] = frozenset()  # ids of the images that the attacks beside the judged ones are tried on
@@ -49,14 +43,13 @@ def checked(
     seed: int,
     chunk: int,
     steps: int,
-    queries: int,
     progress: Progress | None = None,
 ) -> Checks:
     """Find the images that the model has right, and check on the first of them that its gradient can be followed.
 
     Raises:
-        Unreliable: It cannot: the gradient is zero or leads nowhere, an attack with nearly no limit fails, or one
-            without a gradient hijacks what that with one does not; or an image has other scores in another pass.
+        Unreliable: It cannot: the gradient is zero or leads nowhere, or an attack with nearly no limit fails; or an
+            image has other scores in another pass.
     """
     right: list[str] = []
     device = subject.device
@@ -68,11 +61,11 @@ def checked(
     if not first:
         raise Unreliable(f"{subject.name} has none of {len(order)} images right, so that none can be hijacked")
     parts = [
-        _fallen(subject, batch, steps, queries)
+        _fallen(subject, batch, steps)
         for batch in batches(dataset, first, subject.geometry, seed=seed, device=device, size=chunk)
     ]
-    unchanged, raised, huge, by_gradient, by_squares = torch.cat(parts, 1)
-    alone, n = int((by_squares & ~by_gradient).sum()), len(first)
+    unchanged, raised, huge, by_gradient = torch.cat(parts, 1)
+    n = len(first)
     if unchanged.any():
         raise Unreliable(
             f"{int(unchanged.sum())} of {n} images are hijacked by an attack that may change nothing: {subject.name} "
@@ -88,26 +81,19 @@ def checked(
             f"gradients masked: with changes of {HUGE}/{LEVELS} everywhere the attack still fails on "
             f"{n - int(huge.sum())} of {n} images, so that its failures with less say nothing"
         )
-    if alone > LUCKY:
-        raise Unreliable(
-            f"gradients masked: at {CALM}/{LEVELS} an attack without gradients hijacks {alone} of {n} images that the "
-            f"one by gradient does not (in all {int(by_squares.sum())} and {int(by_gradient.sum())})"
-        )
     return Checks(
         right=tuple(right),
         asked=len(order),
         unchanged=int(unchanged.sum()),
         huge=int(huge.sum()),
         by_gradient=int(by_gradient.sum()),
-        by_squares=int(by_squares.sum()),
-        squares_alone=alone,
         checked=n,
         signatures=cut_signatures(subject, dataset, right, seed=seed, chunk=chunk),
     )
 
 
-def _fallen(subject: Classifier, batch: Batch, steps: int, queries: int) -> Bool[Tensor, "5 b"]:
-    """Which images fall to no change, climb in one small step, and fall to a huge one, to the gradient, to squares."""
+def _fallen(subject: Classifier, batch: Batch, steps: int) -> Bool[Tensor, "4 b"]:
+    """Which images fall to no change, climb in one small step, and fall to a huge change and to a small one."""
     shown = on_grid(batch.images)
     with torch.no_grad():
         once, again = subject.logits(shown), subject.logits(shown)
@@ -133,17 +119,9 @@ def _fallen(subject: Classifier, batch: Batch, steps: int, queries: int) -> Bool
             f"gradients masked: on {flat} of {len(batch)} images the scores of {subject.name} have no slope at the "
             "pixels (rounding, detach or saturation on the way), so that an attack by gradient proves nothing"
         )
-    blind = square(
-        subject,
-        shown,
-        batch.labels,
-        epsilon=CALM / LEVELS,
-        queries=queries,
-        generators=batch.generators("hijack check squares"),
-    )
     # the best of the start and one step: no higher than the start where the step went down
     raised = stepped.loss > still.loss
-    return torch.stack([still.success, raised, huge.success, calm.success, blind.success])
+    return torch.stack([still.success, raised, huge.success, calm.success])
 
 
 def those_right(dataset: Dataset, found: Checks) -> Dataset:

@@ -97,7 +97,8 @@ def blended(
             chosen = rows[better]
             best[chosen], loss[chosen] = tried[better], now[better]
             success[chosen] = margin(logits, own, wanted)[better] > 0
-    return Attacked(images=best, loss=loss, success=success, no_slope=torch.zeros_like(success))
+    never = torch.zeros_like(success)
+    return Attacked(images=best, loss=loss, success=success, no_slope=never, stuck=never)
 
 
 def _windows(mask: Masks, side: int) -> list[Int[Tensor, "n 2"]]:

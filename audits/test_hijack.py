@@ -5,13 +5,15 @@
 Of the pictures that the model has right, the 20 % of the pixels that its Grad-CAM map marks are changed, each value by
 at most 1, 2, 4 or 8 steps of 1/255 (`smoke`: 4 or 8), so as to change the class (projected gradient ascent whose step
 adapts, APGD, on the cross-entropy). Every size is tried on every picture that no smaller one has hijacked. Every
-picture that is judged is on the 8-bit grid. resists is the share that is hijacked at 4/255. guided is how much oftener
-that succeeds in the marked pixels than in as many pixels of a random map, averaged over the sizes. Beside them: how far
-each attack climbed, what can be seen of the change (SSIM), and random noise. And, on the first of the pictures (16;
-more in the larger profiles): the pixels that the map marks least, the whole picture, changes whose length is limited
-instead of their largest value (L2), a class that was drawn beforehand, and a texture signature: the square of another
-picture that Grad-CAM marks most, moved about in the marked pixels to where it helps its class most, within the same
-limits.
+picture that is judged is on the 8-bit grid. guided is how much oftener that succeeds in the marked pixels than in as
+many pixels of a random map, averaged over the sizes. resists is the share that is hijacked at 4/255, by that attack or
+by any other in the same pixels and of the same size: random noise (4 draws); where the gradient has failed, the finest
+waves that a picture holds (16 of them); and on the first of the pictures (16; more in the larger profiles) squares of
+colour (Square), the attack by gradient to a class that was drawn beforehand, and a texture signature: the square of
+another picture that Grad-CAM marks most, moved about in the marked pixels to where it helps its class most. A picture
+whose map is empty or constant, or not to be judged otherwise, counts as the worst case. Beside them: how far each
+attack climbed, what can be seen of the change (SSIM), and, on the first pictures, the pixels that the map marks least,
+the whole picture, and changes whose length is limited instead of their largest value (L2).
 
 ## Why it matters
 
@@ -21,27 +23,32 @@ it suffices to change what the map marks says that the map marks what the class 
 ## Known limits
 
 What an attack does not find, a better one may: resists is an upper bound of the resistance, more so with few steps
-(`release` has 100, and 5 restarts; a policy may change both). Before an attack may find nothing, it is checked on 16
-pictures that it has a slope to follow and that a step along it raises the loss, that it succeeds with changes of 64/255
-and not without any change, and that an attack which needs no gradient (Square) hijacks at most one picture that it does
-not, for one at the brink may be luck; else the verdict is INCONCLUSIVE. A softmax that has rounded to 1 hides nothing:
+(`release` has 100, and 5 restarts; a policy may change both). More steps of one size, and more restarts, never hurt any
+picture; of APGD that is not so, for its steps shrink by how many there are in all. Before an attack may find nothing,
+it is checked on 16 pictures that it has a slope to follow and that a step along it raises the loss, and that it
+succeeds with changes of 64/255 and not without any change. After it, the verdict is INCONCLUSIVE if in the marked
+pixels it had no slope to follow, or got no higher than it began, on more than 1 % of the pictures (for guided, in the
+random ones too); if noise hijacks more pictures than it; or if more than one picture, and more than 1 %, fall to noise,
+waves or squares and not to it. That holds whichever way the numbers point: they are told in the reason. A branch that
+no gradient shows and that none of these hits is not found. A softmax that has rounded to 1 hides nothing:
 the attack climbs log-odds, which do not round. A small change need not tell two models apart: of the controls, clean
 and adversarially trained, both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker
 knows the model. Undefended networks are hijacked nearly always, which is why this informs, and gates only where a
 policy says so. Models that draw at random in the forward pass are not judged. The map is that of the picture as it was,
 and is not drawn anew while the attack goes on. LPIPS, which tells better than SSIM what people see, is not measured:
 its weights are not to be had with the project. The pictures in the report that were hijacked lie beside it as PNG
-(`hijacked/`), and what is said of them is said of what was read back.
+(`hijacked/`), and what is said of them is said of what was read back: if one is right again, the claim is an ERROR.
 
 ## Caught by
 
-glass_jaw, blind_guide, reversed_gradients, masked_gradients
+glass_jaw, blind_guide, reversed_gradients, masked_gradients, blinkered, numb_jaw, lined, even_map
 
 ## References
 
 Croce and Hein 2020 (APGD, arXiv:2003.01690); Madry et al. 2018 (arXiv:1706.06083); Andriushchenko et al. 2020 (Square,
-arXiv:1912.00049); Carlini et al. 2019 (arXiv:1902.06705) and Athalye et al. 2018 (arXiv:1802.00420) for what an attack
-has to show before its failure counts; Croce et al. 2021 (RobustBench, arXiv:2010.09670) for the radius.
+arXiv:1912.00049); Tsuzuku and Sato 2019 (waves, arXiv:1809.04098); Carlini et al. 2019 (arXiv:1902.06705) and Athalye
+et al. 2018 (arXiv:1802.00420) for what an attack has to show before its failure counts; Croce et al. 2021 (RobustBench,
+arXiv:2010.09670) for the radius.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,27 +63,31 @@ from torch import Tensor
 from audits.ask import Ask
 from audits.hijack_attacks import attack, masks, swept
 from audits.hijack_checks import CALM, HUGE, Checks, checked, those_right
+from audits.hijack_doubts import doubted
+from audits.hijack_judged import judged
 from audits.hijack_shown import show
 from audits.hijack_signatures import blended, drawn_classes
 from audits.policy import JUDGED, Attacks
 from audits.question import Question
-from camcore.adversary import margin
-from camcore.engine import shuffled
+from camcore.adversary import Attacked
+from camcore.cam import METHODS
+from camcore.degeneracy import degeneracy
+from camcore.engine import DEGENERATE, shuffled
 from camcore.errors import Undefined
 from camcore.fragility import LEVELS, on_grid
 from camcore.images import Batch, Dataset, Images
+from camcore.maps import rectify
 from camcore.metrics.likeness import structural_similarity
-from camcore.perturbations import sign_noise
 from camcore.recording import record
 from camcore.subject import Classifier
 
-VERSION = "4"
+VERSION = "5"
 
 RESISTS = Question(
     name="hijack/resists",
     sentence="changes of at most 4/255 where Grad-CAM looks hijack less than half of the pictures",
     kind="INV",
-    measure="1 where the class changes: the hijacking success rate, among pictures that were right",
+    measure="1 where any of the attacks changes the class: the hijacking success rate, among pictures that were right",
     unit="of the pictures",
     bounds=(0.0, 1.0),
     direction="within",
@@ -93,40 +104,44 @@ QUESTIONS = (RESISTS, GUIDED)
 
 
 def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks) -> dict[str, Tensor]:
-    """Which attacks succeed on each image.
+    """Which attacks succeed on each image; nothing but `degenerate` of an image whose map marks nothing.
 
     Returns:
-        `<where>:<radius>`, 1 where an attack succeeds, with <where> "top" or "random" at all sizes; `noise:<judged>`,
-        of random noise. `resists` and `guided`, what is judged. Of the judged attack `loss`, what it has climbed to
-        (log-odds against the label), and where it succeeds: `ssim`, `changed` (share of the values), `largest` (in
-        steps). NaN but for the images in `found.beside`: <where> "anti" and "all" at the judged size; `l2:<judged>`,
-        where the length of the change is limited instead of its largest value; `target:<judged>`, of reaching a class
-        that was drawn, and `signature:<radius>`, of reaching it with a piece of one of its pictures, at the judged
-        radius and at HUGE, with `ssim:signature:<radius>`.
+        `resists` and `guided`, what is judged. `<where>:<radius>`, 1 where an attack by gradient succeeds, with <where>
+        "top" or "random" at all sizes, and `stuck:<where>`, 1 where it had no slope to follow or got no higher than it
+        began. `<attack>:<judged>` of the others in the marked pixels (`audits.hijack_judged`): noise, waves, squares,
+        target, signature. Of the judged attack by gradient `loss`, what it has climbed to (log-odds against the label),
+        and where any attack has succeeded: `ssim`, `changed` (share of the values), `largest` (in steps). NaN but for
+        the images in `found.beside`: <where> "anti" and "all" at the judged size; `l2:<judged>`, where the length of
+        the change is limited instead of its largest value; `signature:<radius>` at HUGE, and `ssim:signature:<radius>`.
     """
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
+    code = degeneracy(rec, rectify(METHODS["gradcam"](rec)))
     where = masks(rec, batch)
-    swept_in = {name: swept(subject, batch, where[name], effort) for name in ("top", "random")}
-    judged = swept_in["top"][JUDGED]
+    top = judged(subject, batch, where["top"], effort, found)
+    by_gradient = {"top": top.by_gradient, "random": swept(subject, batch, where["random"], effort)}
     columns = {
         f"{name}:{radius}": one.success.double()
-        for name, by_size in swept_in.items()
+        for name, by_size in by_gradient.items()
         for radius, one in by_size.items()
     }
-    columns |= _beside(subject, batch, rec.images, where, effort=effort, found=found)
-    columns[f"noise:{JUDGED}"] = _noise(subject, batch).double()
-    change = (judged.images - rec.images).abs()
+    for name, by_size in by_gradient.items():
+        columns[f"stuck:{name}"] = (by_size[JUDGED].no_slope | by_size[JUDGED].stuck).double()
+    columns |= {f"{name}:{JUDGED}": hits for name, hits in top.tried.items()}
+    columns |= _beside(subject, batch, rec.images, where, top.piece, effort=effort, found=found)
+    change = (top.images - rec.images).abs()
     seen = {
-        "ssim": _alike(rec.images, judged.images),
+        "ssim": _alike(rec.images, top.images),
         "changed": (change > 0.5 / LEVELS).double().mean((1, 2, 3)),
         "largest": change.amax((1, 2, 3)) * LEVELS,
     }
-    columns |= {name: values.masked_fill(~judged.success, torch.nan) for name, values in seen.items()}
-    columns["loss"] = judged.loss.double()
-    columns["resists"] = columns[f"top:{JUDGED}"]
+    columns |= {name: values.masked_fill(~top.success, torch.nan) for name, values in seen.items()}
+    columns["loss"] = top.by_gradient[JUDGED].loss.double()
+    columns["resists"] = top.success.double()
     guided = [columns[f"top:{radius}"] - columns[f"random:{radius}"] for radius in effort.sizes]
     columns["guided"] = torch.stack(guided).mean(0)
-    return columns
+    columns = {name: values.masked_fill(code != 0, torch.nan) for name, values in columns.items()}
+    return columns | {DEGENERATE: code.double()}
 
 
 def _beside(
@@ -134,43 +149,33 @@ def _beside(
     batch: Batch,
     images: Images,
     where: Mapping[str, Tensor],
+    piece: Attacked,
     *,
     effort: Attacks,
     found: Checks,
 ) -> dict[str, Tensor]:
-    """The attacks that no claim is about: most of the audit's cost, if they were tried on every image."""
+    """The attacks that no claim is about: they would be most of the audit's cost, if they were tried on every image."""
     chosen = torch.tensor([image_id in found.beside for image_id in batch.ids], device=images.device)
     rows = chosen.nonzero()[:, 0]
-    drawn = drawn_classes(batch, found.signatures)
+    target = drawn_classes(batch, found.signatures).masked_fill(~chosen, -1)
     none = torch.full((len(batch),), torch.nan, dtype=torch.double, device=images.device)
 
     def tried(area: str, **options: Any) -> Tensor:
         hit = attack(subject, batch, where[area], JUDGED, effort, rows=rows, **options).success
         return none.index_put((rows,), hit.double())
 
-    columns = {}
-    for area in ("anti", "all"):
-        columns[f"{area}:{JUDGED}"] = tried(area)
+    columns = {f"{area}:{JUDGED}": tried(area) for area in ("anti", "all")}
     columns[f"l2:{JUDGED}"] = tried("top", norm="l2")
-    columns[f"target:{JUDGED}"] = tried("top", target=drawn.clamp_min(0)).masked_fill(drawn < 0, torch.nan)
-    target = drawn.masked_fill(~chosen, -1)
-    for radius in (JUDGED, HUGE):
-        reached = blended(subject, batch, where["top"], target, found.signatures, radius=radius)
-        columns[f"signature:{radius}"] = reached.success.double().masked_fill(target < 0, torch.nan)
-        alike = none.index_put((rows,), _alike(images[rows], reached.images[rows]).double())
-        columns[f"ssim:signature:{radius}"] = alike.masked_fill(target < 0, torch.nan)
+    plain = blended(subject, batch, where["top"], target, found.signatures, radius=HUGE)
+    columns[f"signature:{HUGE}"] = plain.success.double().masked_fill(target < 0, torch.nan)
+    for radius, one in ((JUDGED, piece), (HUGE, plain)):
+        columns[f"ssim:signature:{radius}"] = _alike(images, one.images).double().masked_fill(target < 0, torch.nan)
     return columns
 
 
 def _alike(one: Images, other: Images) -> Tensor:
     """SSIM, mean over the colours."""
     return torch.stack([structural_similarity(one[:, colour], other[:, colour]) for colour in range(3)]).mean(0)
-
-
-def _noise(subject: Classifier, batch: Batch) -> Tensor:
-    shown = sign_noise(on_grid(batch.images), radius=JUDGED / LEVELS, generators=batch.generators("hijack noise"))
-    with torch.no_grad():
-        return margin(subject.logits(on_grid(shown)), batch.labels) > 0
 
 
 @pytest.mark.audit("hijack")
@@ -207,7 +212,7 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
             raise Undefined(f"{ask.subject.name} has no map of features, so that no attack can be guided by one")
         order = shuffled(ask.dataset, seed)[: ask.terms.budget]
         check: Callable[..., Checks] = partial(checked, seed=seed, chunk=ask.terms.batch_size, progress=ask.progress)
-        found = check(ask.subject, ask.dataset, order, steps=effort.steps, queries=effort.queries)
+        found = check(ask.subject, ask.dataset, order, steps=effort.steps)
         first = shuffled(those_right(ask.dataset, found), seed)[: effort.beside]  # of those that are measured
         return {"found": replace(found, beside=frozenset(first))}
 
@@ -215,6 +220,7 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         question,
         measure=partial(hijack, effort=effort),
         column=column,
+        doubt=partial(doubted, guided=question is GUIDED),
         show=partial(show, effort=effort, column=column, folder=ask.log.path.parent / "hijacked" / column),
         version=VERSION,
         premise=prepare,

@@ -6,7 +6,7 @@ the model, and what it returns, is on the 8-bit grid: an image that no file can 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from math import ceil
+from math import ceil, floor
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from camcore.images import Images
 from camcore.subject import Classifier
 
 Masks = Float[Tensor, "b h w"]  # 1 where pixels may be changed, 0 elsewhere
+NEARLY_WHOLE = 1e-4  # of a step: what 4 / 255 * 255 may lack of 4 in floats
 MOMENTUM, RISING = 0.75, 0.75  # of APGD: weight of the new step; share of steps that must have gone up
 
 
@@ -43,6 +44,7 @@ class Attacked:
     success: Bool[Tensor, " b"]  # whether the class is another one now (the target, if there was one)
     no_slope: Bool[Tensor, " b"]  # the loss had no gradient, or none in numbers, where the attack began: what was not
     # found says nothing
+    stuck: Bool[Tensor, " b"]  # it has not succeeded, and nothing that it tried has a higher loss than the image
 
 
 def margin(
@@ -110,7 +112,7 @@ def apgd(
     allowed = torch.ones_like(start[:, 0]) if mask is None else mask.to(start)
     best, top = start.clone(), start.new_full((len(start),), -torch.inf)
     success = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-    no_slope = torch.zeros_like(success)
+    no_slope, first = torch.zeros_like(success), top.clone()
     for restart in range(budget.restarts):
         rows = (~success).nonzero()[:, 0]
         if not len(rows):
@@ -123,13 +125,13 @@ def apgd(
             subject, start[rows], label[rows], None if target is None else target[rows], allowed[rows], change, budget
         )
         if not restart:
-            no_slope = ~climbable(climb.slope)
+            no_slope, first = ~climbable(climb.slope), climb.loss
         for one in _climbed(subject, climb, budget):
             higher = one.done | (one.top > top[rows[one.row]])
             chosen = rows[one.row[higher]]
             top[chosen], best[chosen] = one.top[higher], _shown(one.start, one.best, budget)[higher]
             success[chosen] = one.done[higher]
-    return Attacked(images=best, loss=top, success=success, no_slope=no_slope)
+    return Attacked(images=best, loss=top, success=success, no_slope=no_slope, stuck=~success & ~(top > first))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,9 +288,34 @@ def _legal(change: Tensor, start: Images, budget: Budget) -> Tensor:
 
 
 def _shown(start: Images, change: Tensor, budget: Budget) -> Images:
-    """What a file holds of the changed images. An l2 budget rounds towards the image, lest the norm grows."""
+    """What a file holds of the changed images: rounded, but never out of the budget."""
     steps = change * LEVELS
-    return on_grid(start + (steps.round() if budget.norm == "linf" else steps.trunc()) / LEVELS)
+    if budget.norm == "linf":
+        most = whole_steps(budget.epsilon)
+        return on_grid(start + steps.round().clamp(-most, most) / LEVELS)
+    return on_grid(start + _as_long(steps) / LEVELS)
+
+
+def whole_steps(epsilon: float) -> int:
+    """Of 1/255, that a value may change by at most: a budget between two steps allows the lower one."""
+    return floor(epsilon * LEVELS + NEARLY_WHOLE)
+
+
+def _as_long(steps: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Whole steps that are together no longer than those given, in l2, and hardly shorter.
+
+    All towards 0 would leave much of a budget unspent, where most values change by less than a step, and all to the
+    nearest may spend more than there is. So those that are furthest on the way to their next step take it first, for
+    as long as the length lasts.
+    """
+    flat = steps.flatten(1).double()
+    least = flat.trunc()
+    order = (flat - least).abs().argsort(dim=1, descending=True, stable=True)
+    cost = (2 * least.abs() + 1).gather(1, order)  # of one step more: (n + 1)^2 - n^2
+    room = (flat.square().sum(1) - least.square().sum(1))[:, None] + NEARLY_WHOLE
+    taken = (cost.cumsum(1) <= room) & (flat != least).gather(1, order)
+    more = torch.zeros_like(flat).scatter(1, order, taken.to(flat)) * flat.sign()
+    return (least + more).to(steps).view_as(steps)
 
 
 def _direction(slope: Tensor, budget: Budget) -> Tensor:

@@ -24,6 +24,7 @@ from camcore.verdict import Claim, Evidence, Outcome, Rank, Verdict, judge
 # Named columns, one float per image; NaN: nothing to judge.
 Measure = Callable[[Any, Batch], Mapping[str, Tensor]]  # of a subject with the ability that is asked about
 Show = Callable[[Any, Batch, Mapping[str, "Row"]], Iterable[Evidence]]
+Doubt = Callable[[Mapping[str, "Row"]], str]  # of all rows: why what was measured is not to be believed, or nothing
 Row = Mapping[str, float]  # the columns of one image, and what it cost
 Journal = MutableMapping[str, Row]  # image id -> row; one journal per measurement, shared by all claims that read it
 Watch = Callable[[int, int, Verdict], None]  # images done, images at most, the verdict as of the last look
@@ -42,6 +43,7 @@ class OutOfTime(Exception):
 
 
 OUT_OF_TIME = "out of time"  # how the reason of a verdict begins that the time kept from being reached
+UNRELIABLE = "unreliable"  # of one whose measure came into doubt
 DEGENERATE_MAPS = "degenerate"  # or of an ERROR that was judged from values, where any other broke before that
 
 
@@ -67,6 +69,7 @@ def evaluate(
     column: str,
     terms: Terms,
     journal: Journal,
+    doubt: Doubt | None = None,
     show: Show | None = None,
     progress: Watch | None = None,
     until: float | None = None,
@@ -82,6 +85,8 @@ def evaluate(
         column: Which of the measure's columns the claim is about, in `claim.bounds`.
         terms: Level, budget, seed, batch size.
         journal: Rows already measured; new ones are added batch by batch, so that a killed run loses one batch.
+        doubt: Asked at every look: if it has a reason, the verdict is INCONCLUSIVE, whichever way the numbers point,
+            and has no estimate. More images may lift it.
         show: Makes the evidence from the worst, the most typical and the best images, and from all rows.
         progress: Called after every batch and every look, with what is known so far.
         until: Of `time.monotonic()`: no batch is begun later; the verdict is that of the last look before.
@@ -107,10 +112,13 @@ def evaluate(
             fits = replace(fits, batch_size=size)
             rows = {image_id: journal[image_id] for image_id in ids[:look]}
             # what is not to be stopped early is judged once; what is said on the way is for whoever runs out of time
-            verdict = _verdict(claim, rows, column, looks[: index + 1] if terms.early else [look], terms)
+            believed = _verdict(claim, rows, column, looks[: index + 1] if terms.early else [look], terms)
+            verdict = _doubted(believed, doubt, rows)
             told(look, look)
             hopeless = verdict.outcome is Outcome.ERROR and _degenerate(rows, column) > look / 2
-            if terms.early and (verdict.outcome in (Outcome.PASS, Outcome.FAIL) or hopeless):
+            # who fails does not pass, whether the doubt is lifted or not
+            certain = verdict.outcome is Outcome.PASS or believed.outcome is Outcome.FAIL
+            if terms.early and (certain or hopeless):
                 break
         if show is not None and verdict.values:
             verdict = replace(verdict, evidence=_evidence(show, subject, dataset, verdict, rows, terms))
@@ -245,6 +253,17 @@ def _verdict(claim: Claim, rows: Mapping[str, Row], column: str, looks: Sequence
     if degenerate:
         reason += f" ({degenerate} of {n} images count as the worst case: {_named(rows, column)})"
     return replace(verdict, outcome=outcome, reason=reason, estimate=estimate, p=p, n_needed=needed_n)
+
+
+def _doubted(verdict: Verdict, doubt: Doubt | None, rows: Mapping[str, Row]) -> Verdict:
+    """Without its estimate if it is in doubt: neither another margin nor a waiver may make something of it."""
+    why = "" if doubt is None or verdict.estimate is None else doubt(rows)
+    if not why:
+        return verdict
+    empty = replace(verdict, estimate=None, p=None, n_needed=None)
+    if verdict.outcome is Outcome.ERROR:
+        return replace(empty, reason=f"{verdict.reason}; {UNRELIABLE}: {why}")
+    return replace(empty, outcome=Outcome.INCONCLUSIVE, reason=f"{UNRELIABLE}: {why}")
 
 
 def judged_again(claim: Claim, values: Mapping[str, float], *, terms: Terms) -> Verdict:

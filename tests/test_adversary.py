@@ -1,12 +1,15 @@
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from camcore.adversary import Budget, apgd, log_odds, margin
+from camcore.adversary import Attacked, Budget, _legal, _shown, apgd, log_odds, margin
 from camcore.cost import metered
-from camcore.square_attack import square
+from camcore.square_attack import _window, square
 from camcore.subject import Classifier
 from tests.oracles import apgd as oracle
 from tests.tiny import GapNet, some_images, tiny_subject
@@ -108,7 +111,7 @@ def test_the_oracle_is_asked_about_images_that_fall_and_about_images_that_do_not
 
 
 @given(
-    epsilon=st.integers(0, 64), norm=st.sampled_from(["linf", "l2"]), share=st.floats(0, 1), restarts=st.integers(1, 3)
+    epsilon=st.floats(0, 64), norm=st.sampled_from(["linf", "l2"]), share=st.floats(0, 1), restarts=st.integers(1, 3)
 )
 def test_what_comes_out_is_a_file_within_the_budget_and_the_mask(
     epsilon: int, norm: str, share: float, restarts: int
@@ -125,7 +128,40 @@ def test_what_comes_out_is_a_file_within_the_budget_and_the_mask(
     change = (found - start) * mask[:, None]
     torch.testing.assert_close(start + change, found, atol=1e-6, rtol=0)
     size = change.abs().amax() if norm == "linf" else change.flatten(1).norm(dim=1).amax()
-    assert size <= budget.epsilon + 1e-5
+    assert size <= budget.epsilon + 1e-5  # a step is 4e-3
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_budget_of_less_than_a_step_buys_nothing(norm: str) -> None:
+    one, images, label = asked()
+    for epsilon in (0.3, 0.6, 0.99):
+        found = apgd(
+            one, images, label, budget=Budget(epsilon=epsilon / 255, steps=5, norm=norm), generators=draws(6)
+        ).images
+        assert torch.equal(found, (images * 255).round() / 255), epsilon
+    squares = square(one, images, label, epsilon=0.6 / 255, queries=5, generators=draws(6)).images
+    assert torch.equal(squares, (images * 255).round() / 255)
+
+
+@given(epsilon=st.floats(0.02, 4.0), seed=st.integers(0, 1000), spread=st.sampled_from([0.0, 1.0, 3.0]))
+def test_an_l2_budget_is_spent_and_not_exceeded(epsilon: float, seed: int, spread: float) -> None:
+    """Values that all change alike, by less than half a step, and values of which a few change a lot."""
+    generator = torch.Generator().manual_seed(seed)
+    change = torch.randn(2, 3, 16, 16, generator=generator)
+    change = change.sign() * change.abs().pow(spread)
+    change = epsilon * change / change.flatten(1).norm(dim=1)[:, None, None, None]
+    start = torch.full_like(change, 128 / 255)
+    budget = Budget(epsilon=epsilon, steps=1, norm="l2")
+
+    change = _legal(change, start, budget)  # shorter, where black and white are in the way
+    moved = _shown(start, change, budget) - start
+
+    length = moved.flatten(1).norm(dim=1)
+    assert (length <= epsilon * (1 + 1e-5)).all()
+    assert (length >= 0.95 * change.flatten(1).norm(dim=1)).all()
+    torch.testing.assert_close((moved * 255).round() / 255, moved, atol=1e-6, rtol=0)
+    assert (moved * change >= 0).all()
+    assert ((moved - change).abs() < 1 / 255 + 1e-6).all()  # to one of the two steps beside it
 
 
 def test_the_loss_is_that_of_the_image_that_comes_out() -> None:
@@ -150,21 +186,50 @@ def test_nothing_changes_without_a_budget_and_everything_falls_with_a_large_one(
     assert large.success.all()
 
 
-def test_more_steps_and_more_restarts_never_hurt() -> None:
+def never_worse(found: list[Attacked]) -> None:
+    """On no image: what succeeded does so still, and what did not has climbed as high."""
+    for less, more in pairwise(found):
+        assert (more.success >= less.success).all()
+        assert (more.success | (more.loss >= less.loss)).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_more_restarts_never_hurt_any_image(norm: str) -> None:
     one, images, label = asked(20)
-    hits = [
-        int(
-            apgd(
-                one,
-                images,
-                label,
-                budget=Budget(epsilon=EPSILON / 4, steps=20, restarts=restarts),
-                generators=draws(20),
-            ).success.sum()
-        )
-        for restarts in (1, 2, 5)
-    ]
-    assert hits == sorted(hits)
+
+    def found(restarts: int) -> Attacked:
+        budget = Budget(epsilon=EPSILON / 4, steps=10, restarts=restarts, norm=norm)
+        return apgd(one, images, label, budget=budget, generators=draws(20))
+
+    never_worse([found(restarts) for restarts in (1, 2, 5)])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_more_steps_of_one_size_never_hurt_any_image(norm: str) -> None:
+    """A longer run begins with the shorter one. Not so with APGD, whose steps shrink by how many there are in all."""
+    one, images, label = asked(20)
+
+    def found(steps: int) -> Attacked:
+        budget = Budget(epsilon=EPSILON / 4, steps=steps, norm=norm, step=EPSILON / 16)
+        return apgd(one, images, label, budget=budget, generators=draws(20))
+
+    never_worse([found(steps) for steps in (1, 2, 5, 9, 30)])
+
+
+def test_an_attack_that_gets_no_higher_than_it_began_is_told() -> None:
+    """Not on every image: the slope of one is turned about, that of the other is not."""
+    one, images, label = asked(6)
+
+    def turned(pixels: Tensor) -> Tensor:
+        return torch.cat([2 * pixels[:1].detach() - pixels[:1], pixels[1:]])
+
+    budget = Budget(epsilon=1 / 255, steps=5)
+    misled = apgd(replace(one, preprocess=turned), images[:2], label[:2], budget=budget, generators=draws(2))
+    plain = apgd(replace(one, preprocess=lambda pixels: pixels), images, label, budget=budget, generators=draws(6))
+
+    assert misled.stuck.tolist() == [True, False]
+    assert not misled.no_slope.any()
+    assert not plain.stuck.any()
 
 
 def test_the_target_is_reached_where_it_succeeds() -> None:
@@ -274,15 +339,18 @@ def test_the_model_and_the_images_are_left_as_they_came() -> None:
     assert all(parameter.grad is None and parameter.requires_grad for parameter in one.module.parameters())
 
 
-@given(epsilon=st.integers(0, 64), queries=st.integers(1, 12))
-def test_square_stays_within_the_budget(epsilon: int, queries: int) -> None:
+@given(epsilon=st.floats(0, 64), queries=st.integers(1, 12), share=st.floats(0, 1), masked=st.booleans())
+def test_square_stays_within_the_budget_and_the_mask(epsilon: float, queries: int, share: float, masked: bool) -> None:
     one, images, label = asked(2)
-    found = square(one, images, label, epsilon=epsilon / 255, queries=queries, generators=draws(2)).images
+    mask = (torch.rand(2, 16, 16, generator=draws(1)[0]) < share).float() if masked else torch.ones(2, 16, 16)
+    given = {"mask": mask} if masked else {}
+    found = square(one, images, label, epsilon=epsilon / 255, queries=queries, generators=draws(2), **given).images
 
     start = (images * 255).round() / 255
     torch.testing.assert_close((found * 255).round() / 255, found, atol=1e-6, rtol=0)
     assert 0 <= found.min() <= found.max() <= 1
-    assert (found - start).abs().max() <= epsilon / 255 + 1e-6
+    assert (found - start).abs().max() <= (epsilon + 1e-3) / 255
+    assert ((found - start) * (1 - mask[:, None])).abs().max() <= 1e-6
 
 
 def test_square_needs_no_gradient_and_gets_better_with_queries() -> None:
@@ -303,10 +371,27 @@ def test_square_needs_no_gradient_and_gets_better_with_queries() -> None:
     assert int((margins[2] == 0).sum()) > 0
 
 
-def test_square_does_not_depend_on_the_batch() -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_square_does_not_depend_on_the_batch(masked: bool) -> None:
     one, images, label = asked()
-    together = square(one, images, label, epsilon=EPSILON, queries=20, generators=draws(6))
+    mask = (torch.rand(6, 16, 16, generator=draws(1)[0]) < 0.2).float() if masked else None
+    together = square(one, images, label, epsilon=EPSILON, queries=20, mask=mask, generators=draws(6))
     for index in range(6):
         part = slice(index, index + 1)
-        alone = square(one, images[part], label[part], epsilon=EPSILON, queries=20, generators=draws(1, index))
+        own = None if mask is None else mask[part]
+        alone = square(
+            one, images[part], label[part], epsilon=EPSILON, queries=20, mask=own, generators=draws(1, index)
+        )
         torch.testing.assert_close(alone.images, together.images[part])
+
+
+def test_squares_of_a_mask_hold_a_pixel_of_it() -> None:
+    """So that no query is spent where nothing may be changed."""
+    inside = torch.tensor([[0, 15], [9, 3]])
+    for side in (1, 4, 16, 40):
+        seen = [_window(inside, (16, 16), side, torch.Generator().manual_seed(seed)) for seed in range(30)]
+        for _, down, across in seen:
+            assert down.stop - down.start == across.stop - across.start == min(side, 16)
+            assert 0 <= down.start <= down.stop <= 16
+            held = [(row in range(16)[down]) and (column in range(16)[across]) for row, column in inside.tolist()]
+            assert any(held)

@@ -4,6 +4,8 @@ import errno
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from audits.baseline import Baseline, Compared
 from audits.journal import finished_claims
+from audits.waivers import Waived, Waiver
 from camcore.cost import metered
 from camcore.engine import shuffled
 from camcore.images import Batch
@@ -68,6 +71,38 @@ def test_a_claim_that_no_longer_applies_is_not_shown_to_be_no_worse(tmp_path: Pa
     assert nothing_beside is None
     assert beside is not None
     assert beside.outcome is Outcome.INCONCLUSIVE
+
+
+def test_of_a_measure_in_doubt_neither_a_baseline_nor_a_waiver_makes_anything(tmp_path: Path) -> None:
+    name = "deletion/beats_random[hirescam]"
+    waiver = Waiver(claim=name, bound=-0.95, reason="so", owner="me", expires=date(9999, 1, 1))
+    found: list[tuple[Verdict, Waived | None, Compared | None]] = []
+    old = {"values": [0.9] * 16, "units": [f"img{index}" for index in range(16)], "audit_version": "1"}
+    asked = asking(tiny(), tmp_path, [])
+    ask = replace(
+        asked,
+        policy=asked.policy.model_copy(update={"waivers": (waiver,)}),
+        baseline=Baseline(run="then", subject="m", claims={name: old}),
+        conclude=lambda *given: found.append(given),
+    )
+    ask(
+        QUESTION,
+        "hirescam",
+        measure=partial(constant, value=0.9),
+        column="value",
+        show=nothing,
+        version="1",
+        doubt=lambda _: "it saw nothing",
+    )
+
+    ((verdict, waived, beside),) = found
+    assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "unreliable: it saw nothing")
+    assert waived is not None
+    assert not waived.holds
+    assert beside is not None
+    assert beside.outcome is Outcome.INCONCLUSIVE
+    (record,) = ask.log.claims.values()
+    assert (record["verdict"], record["estimate"], record["p"]) == ("INCONCLUSIVE", None, None)
 
 
 def test_a_question_about_captions_does_not_apply_to_a_model_of_classes(tmp_path: Path) -> None:

@@ -136,3 +136,36 @@ def test_false_verdicts_at_the_margin_are_rarer_than_the_level_allows(subject: C
     assert outcomes.count(Outcome.PASS) <= most
     assert outcomes.count(Outcome.FAIL) <= most
     assert Outcome.ERROR not in outcomes
+
+
+def test_a_doubt_leaves_nothing_that_could_pass(subject: Classifier) -> None:
+    """Nor that another margin, a waiver or a baseline could make something of."""
+    verdict = put(subject, constant(1.0), doubt=lambda rows: f"none of {len(rows)} can be believed")
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == "unreliable: none of 128 can be believed"
+    assert (verdict.estimate, verdict.p, verdict.n_needed) == (None, None, None)
+    assert len(verdict.values) == 128
+
+
+def test_a_doubt_that_more_images_lift_is_lifted(subject: Classifier) -> None:
+    verdict = put(subject, constant(1.0), doubt=lambda rows: "too few" if len(rows) < 40 else "")
+
+    assert verdict.outcome is Outcome.PASS
+    assert len(verdict.values) == 48
+
+
+def test_who_fails_in_doubt_is_not_measured_to_the_end(subject: Classifier) -> None:
+    verdict = put(subject, constant(0.0), doubt=lambda _: "so")
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert len(verdict.values) < 128
+
+
+def test_what_broke_stays_broken_in_doubt(subject: Classifier) -> None:
+    verdict = put(subject, constant(float("nan")), doubt=lambda _: "so")
+
+    assert verdict.outcome is Outcome.ERROR
+    assert verdict.estimate is None
+    assert verdict.reason.startswith("degenerate")
+    assert verdict.reason.endswith("unreliable: so")

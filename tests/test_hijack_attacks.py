@@ -30,7 +30,7 @@ def test_every_size_is_tried_on_all_that_has_withstood_and_what_fell_stays_falle
         radius = round(budget.epsilon * 255)
         tried[radius] = len(images)
         success = (torch.arange(len(images)) < 3) if radius < 4 else torch.zeros(len(images), dtype=torch.bool)
-        return Attacked(images=images, loss=success.float(), success=success, no_slope=~success)
+        return Attacked(images=images, loss=success.float(), success=success, no_slope=~success, stuck=~success)
 
     monkeypatch.setattr(hijack_attacks, "apgd", only_small)
     found = swept(asked, whole, torch.ones(12, 16, 16), load_policy(None, profile="pr").attacks)

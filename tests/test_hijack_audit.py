@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from torch import Tensor
 
+from audits import hijack_shown
 from audits import test_hijack as audit
 from audits.crossing import first_at
 from audits.hijack_attacks import AREA
+from audits.hijack_blind import COLOURS, LENGTHS, NOISES
 from audits.hijack_shown import show
 from audits.hijack_signatures import TRIED
 from audits.policy import load_policy
@@ -71,9 +74,10 @@ def test_the_cost_is_at_most_that_of_the_attacks_it_names() -> None:
         audit.hijack(asked, whole, effort=LEAST, found=FOUND)
 
     attacks = 2 * len(LEAST.sizes) + 4
+    blind = NOISES + len(LENGTHS) * len(COLOURS) + LEAST.queries
     of_attacks = attacks * LEAST.restarts * (LEAST.steps + 1)
     assert cost.backwards <= 4 * (of_attacks + 1)
-    assert cost.forwards <= 4 * (of_attacks + 2 + 2 * (TRIED + 1))
+    assert cost.forwards <= 4 * (of_attacks + 2 + 2 * (TRIED + 1) + blind)
 
 
 def test_what_no_claim_is_about_is_tried_on_the_chosen_images_alone() -> None:
@@ -84,7 +88,9 @@ def test_what_no_claim_is_about_is_tried_on_the_chosen_images_alone() -> None:
         columns = audit.hijack(asked, whole, effort=LEAST, found=replace(FOUND, beside=frozenset(whole.ids[1:2])))
 
     for name, values in everywhere.items():
-        alone = name.partition(":")[0] in ("anti", "all", "l2", "target", "signature", "ssim") and ":" in name
+        alone = (
+            name.partition(":")[0] in ("anti", "all", "l2", "squares", "target", "signature", "ssim") and ":" in name
+        )
         expected = values.masked_fill(torch.arange(4) != 1, torch.nan) if alone else values
         torch.testing.assert_close(columns[name], expected, equal_nan=True, msg=name)
     with metered() as least:
@@ -101,7 +107,7 @@ def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
     rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
     shown = list(show(asked, whole, rows, effort=LEAST, column="resists", found=FOUND, folder=tmp_path / "hijacked"))
 
-    hit = columns["top:4"].bool().tolist()
+    hit = columns["resists"].bool().tolist()
     pictures = [one for one in shown if isinstance(one, Overlay)]
     assert [re.split(":| of class", one.caption)[0] for one in pictures] == [
         what
@@ -113,7 +119,7 @@ def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
     assert [series[0] for series in curves[0].series.values()] == [0.0, 0.0]  # what the checks measured
     told = dict(tables[0].rows)
     assert (
-        told["pictures shown that were hijacked, read back from their files: hijacked still"]
+        told["pictures shown that were hijacked: hijacked again, and still when read back from their files"]
         == f"{sum(hit)} of {sum(hit)}"
     )
     files = sorted((tmp_path / "hijacked").glob("*.png"))
@@ -126,6 +132,25 @@ def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
             pixels = torch.from_numpy(np.asarray(Pillow.open(file)).copy()).permute(2, 0, 1) / 255
             index = whole.ids.index(file.stem.split("-")[-1])
             assert int(asked.logits(pixels[None]).argmax()) != int(whole.labels[index])
+
+
+def test_a_hijacked_picture_that_its_file_does_not_hold_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = subject()
+    whole = batch(asked)
+    columns = audit.hijack(asked, whole, effort=LEAST, found=FOUND)
+    rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
+    saved = hijack_shown._save
+
+    def as_it_was(_image: Tensor, path: Path) -> None:
+        saved(whole.images[int(path.name.split("-")[1])], path)
+
+    monkeypatch.setattr(hijack_shown, "_save", as_it_was)
+    with pytest.raises(
+        ValueError, match=r"hijacked pictures are right again when they are read from their files: tiny-"
+    ):
+        list(show(asked, whole, rows, effort=LEAST, column="resists", found=FOUND, folder=tmp_path))
 
 
 @pytest.mark.parametrize(

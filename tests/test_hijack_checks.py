@@ -1,7 +1,5 @@
 """What an attack must show of itself before the audit of hijacking believes it."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -11,10 +9,10 @@ from camcore.errors import Unreliable
 from tests.hijacked import FOUND, LEAST, Centred, Drawn, Loud, Misled, Rounded, batch, dataset, subject
 
 
-def check(kind: type[Centred] = Centred, *, wrong: int = 0, queries: int = 20) -> Checks:
+def check(kind: type[Centred] = Centred, *, wrong: int = 0) -> Checks:
     asked = subject(kind)
     data = dataset(asked, wrong=wrong)
-    return checked(asked, data, data.ids, seed=0, chunk=5, steps=10, queries=queries)
+    return checked(asked, data, data.ids, seed=0, chunk=5, steps=10)
 
 
 def test_the_images_that_the_model_has_wrong_are_left_out() -> None:
@@ -25,8 +23,7 @@ def test_the_images_that_the_model_has_wrong_are_left_out() -> None:
     assert those_right(dataset(subject(), wrong=4), found).ids == found.right
     assert found.checked == 16
     assert found.huge == 16
-    assert found.by_squares <= found.by_gradient
-    assert found.unchanged == found.squares_alone == 0
+    assert found.unchanged == 0
 
 
 @pytest.mark.parametrize(
@@ -42,67 +39,25 @@ def test_an_attack_that_could_find_nothing_is_not_believed(kind: type[Centred], 
         check(kind)
 
 
-def test_an_attack_that_squares_beat_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from audits import hijack_checks
-
-    weak = hijack_checks.apgd
-
-    def hobbled(*given, budget, **named):
-        """As if the slope led nowhere at the size at which the two are compared."""
-        fair = round(budget.epsilon * 255) != 30
-        return weak(*given, budget=budget if fair else replace(budget, epsilon=0.0), **named)
-
-    monkeypatch.setattr(hijack_checks, "apgd", hobbled)
-    monkeypatch.setattr(hijack_checks, "CALM", 30)
-
-    with pytest.raises(
-        Unreliable, match=r"at 30/255 an attack without gradients hijacks \d+ of 16 images that the one"
-    ):
-        check(queries=300)
-
-
-def stand_in(monkeypatch: pytest.MonkeyPatch, by_gradient: list[int], by_squares: list[int]) -> None:
-    """As if these of the images fell to each attack, and all of them climbed, and fell to a huge change."""
-    rows = torch.zeros(5, 16, dtype=torch.bool)
-    rows[1:3], rows[3, by_gradient], rows[4, by_squares] = True, True, True
-    monkeypatch.setattr("audits.hijack_checks._fallen", lambda _, batch, *__: rows[:, : len(batch)])
-
-
-def test_squares_are_compared_image_by_image_and_one_image_may_be_luck(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = subject()
-    data = dataset(asked)
-
-    def found() -> Checks:
-        return checked(asked, data, data.ids, seed=0, chunk=16, steps=1, queries=1)
-
-    stand_in(monkeypatch, [0, 1, 2], [2, 3])
-    assert (found().by_gradient, found().by_squares, found().squares_alone) == (3, 2, 1)
-    stand_in(monkeypatch, [0, 1, 2], [3, 4])
-    with pytest.raises(
-        Unreliable, match=r"hijacks 2 of 16 images that the one by gradient does not \(in all 2 and 3\)"
-    ):
-        found()
-
-
 def test_an_attack_that_a_huge_change_does_not_help_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = subject()
     data = dataset(asked)
-    rows = torch.zeros(5, 16, dtype=torch.bool)
+    rows = torch.zeros(4, 16, dtype=torch.bool)
     rows[1], rows[2, :15] = True, True
     monkeypatch.setattr("audits.hijack_checks._fallen", lambda *_: rows)
 
     with pytest.raises(Unreliable, match="with changes of 64/255 everywhere the attack still fails on 1 of 16 images"):
-        checked(asked, data, data.ids, seed=0, chunk=16, steps=1, queries=1)
+        checked(asked, data, data.ids, seed=0, chunk=16, steps=1)
 
 
 def test_an_image_that_no_change_hijacks_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = subject()
     data = dataset(asked)
-    rows = torch.ones(5, 16, dtype=torch.bool)
+    rows = torch.ones(4, 16, dtype=torch.bool)
     monkeypatch.setattr("audits.hijack_checks._fallen", lambda *_: rows)
 
     with pytest.raises(Unreliable, match="16 of 16 images are hijacked by an attack that may change nothing"):
-        checked(asked, data, data.ids, seed=0, chunk=16, steps=1, queries=1)
+        checked(asked, data, data.ids, seed=0, chunk=16, steps=1)
 
 
 def test_a_softmax_that_is_full_hides_nothing() -> None:
@@ -117,7 +72,8 @@ def test_a_softmax_that_is_full_hides_nothing() -> None:
     one, other = (audit.hijack(asked, whole, effort=LEAST, found=FOUND) for asked in (plain, loud))
 
     for name in ("top:4", "top:8", "random:8", "all:4", "l2:4"):
-        assert 0 < one[name].sum() <= other[name].sum(), name
+        assert 0 < one[name].sum() / 2 < other[name].sum(), name  # its log-odds are margins, and climbed otherwise
+    assert other["stuck:top"].sum() == other["stuck:random"].sum() == 0
     assert check(Loud).by_gradient == check().by_gradient == 16
 
 

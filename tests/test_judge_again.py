@@ -57,6 +57,18 @@ def test_another_margin_another_verdict_from_the_same_values(tmp_path: Path) -> 
     assert new["run"]["command"] == "again"
 
 
+def test_what_came_into_doubt_stays_in_doubt(tmp_path: Path) -> None:
+    """It has values and no estimate: no margin makes a verdict of them."""
+    shipped = load_policy(None, profile="pr")
+    in_doubt = {"verdict": "INCONCLUSIVE", "reason": "unreliable: so", "estimate": None, "p": None, "n_needed": None}
+    old = measured(tmp_path, margin_of=shipped, **in_doubt)
+    lenient = load_policy(overlay(tmp_path, '[claims."wall/leakage"]\nmargin = 0.9'), profile="pr")
+
+    one = claims(judge_again(old, lenient, command="", today=TODAY))["wall/leakage[hirescam]"]
+    assert len(one["values"]) == 64
+    assert {key: one[key] for key in in_doubt} == in_doubt
+
+
 def test_the_level_is_that_of_the_new_family(tmp_path: Path) -> None:
     shipped = load_policy(None, profile="pr")
     alone = overlay(

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from audits import test_wall as wall
 from audits.baseline import compared, find_baseline
 from audits.judge_again import judge_again
+from audits.options import OPTIONS, Settings, read_settings
 from audits.policy import SHIPPED, Policy, load_policy
+from audits.project import find_project
 from camcore.errors import BadInput
 from reports import schema
 from tests.test_judge_again import measured
@@ -102,6 +104,41 @@ def test_the_shipped_policy_with_a_piece_exchanged_is_a_policy_or_one_line(at: i
     found = judged(content[:at] + more + content[at + less :])
 
     assert isinstance(found, str) or found.claims.keys() == load_policy(None, profile="pr").claims.keys()
+
+
+def asked(content: bytes) -> Settings | str:
+    """What a pyproject.toml with that content comes to, with the policy that it lays over ours; or what is said."""
+    with TemporaryDirectory() as made:
+        Path(made, "pyproject.toml").write_bytes(content)
+        try:
+            settings = read_settings({}, {}, project=find_project(Path(made)))
+            load_policy(None, profile=settings.profile, under=settings.laid_under)
+        except BadInput as problem:
+            return one_line(str(problem).replace(made, ""))
+        return settings
+
+
+OWN = st.tuples(st.sampled_from([option.name for option in OPTIONS]), VALUES).map(" = ".join)
+
+
+@pytest.mark.slow
+@FUZZ
+@given(st.lists(st.one_of(OWN, LINES), max_size=6), st.sampled_from(["[audit]", "[tool.camcore.audit]", "[audit", ""]))
+def test_any_pyproject_is_settings_or_one_line(lines: list[str], table: str) -> None:
+    found = asked("\n".join([table, *lines]).encode("utf-8", "surrogatepass"))
+
+    assert isinstance(found, str) or abs(found.seed) <= 2**63
+
+
+@pytest.mark.slow
+@FUZZ
+@given(
+    st.sampled_from([option.name for option in OPTIONS]), st.integers(1, 6000), st.sampled_from(["0x", "", "-", "1e"])
+)
+def test_a_number_of_any_length_is_settings_or_one_line(key: str, digits: int, before: str) -> None:
+    found = asked(f"[audit]\n{key} = {before}{'9' * digits}".encode())
+
+    assert isinstance(found, str) or digits < 20
 
 
 @pytest.fixture(scope="module")

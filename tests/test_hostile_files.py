@@ -236,7 +236,8 @@ def test_any_results_are_a_baseline_or_refused_in_one_line(
     if results is None:
         return
     try:
-        found = find_baseline(results.model_dump(), "a", only=True, seed=0, profile="pr", data=data)
+        asked_now = {"seed": 0, "profile": "pr", "per_image": load_policy(None, profile="pr").per_image, "data": data}
+        found = find_baseline(results.model_dump(), "a", only=True, **asked_now)
     except BadInput as problem:
         said = one_line(str(problem))
     else:

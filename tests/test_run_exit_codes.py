@@ -109,7 +109,8 @@ def test_a_model_twice_in_a_run_is_measured_once(tmp_path: Path) -> None:
 def test_a_model_without_maps_is_judged_by_what_needs_none(tmp_path: Path) -> None:
     found = run(tmp_path / "report", "--model", f"{factories(tmp_path)}dense", "--audit-profile", "smoke")
 
-    needs_no_map = {("models.py-dense", name) for name in ("bias/pull", "shuffling/structure", "shuffling/no_rise")}
+    names = ("bias/pull", "bias/decides", "shuffling/structure", "shuffling/no_rise")
+    needs_no_map = {("models.py-dense", name) for name in names}
     assert {name for name, verdict in found.verdicts.items() if verdict != "NOT_APPLICABLE"} == needs_no_map
     assert f"{CLAIMS - len(needs_no_map)} skipped" in found.output
     assert found.verdicts["models.py-dense", "bias/pull"] == "PASS"
@@ -117,7 +118,8 @@ def test_a_model_without_maps_is_judged_by_what_needs_none(tmp_path: Path) -> No
 
 
 def test_a_model_to_which_nothing_that_gates_applies_does_not_pass(tmp_path: Path) -> None:
-    policy = overlay(tmp_path, '[claims."bias/pull"]\nseverity = "warn"\n')
+    warns = (f'[claims."bias/{name}"]\nseverity = "warn"\n' for name in ("pull", "decides"))
+    policy = overlay(tmp_path, "".join(warns))
     options = ("--audit-profile", "smoke", "--audit-policy", policy)
     found = run(tmp_path / "report", "--model", f"{factories(tmp_path)}dense", *options)
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from audits import catalogue, policy
-from audits.policy import ClaimPolicy, first_complaint, read_toml
+from audits.policy import ClaimPolicy, first_complaint, read_policy
 from audits.question import Question, documentation
 from camcore.errors import BadInput, one_line
 from fixtures.controls.registry import ABOUT, CONTROLS, Control
@@ -162,7 +162,7 @@ def _checked(module: ModuleType, where: str) -> str:
 
 def _margins(file: Path | None, asked: Sequence[str], where: str) -> dict[str, dict[str, Any]]:
     """What the extension's policy says of its own claims: every one of them, and nothing else."""
-    content = {} if file is None else read_toml(file)
+    content = {} if file is None else read_policy(file)
     claims = content.pop("claims", {})
     if content or not isinstance(claims, dict):
         raise BadInput(f"{where}: its policy may hold claims and nothing else, got {next(iter(content), 'claims')!r}")

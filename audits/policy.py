@@ -143,7 +143,7 @@ def load_policy(path: Path | None, *, profile: str, under: tuple[str, Mapping[st
     if under is not None and under[1]:
         layers.append(under)
     if path is not None:
-        layers.append((str(path), read_toml(path)))
+        layers.append((str(path), read_policy(path)))
     for where, over in layers:  # each is held to account for what it says itself
         _lay_over(content, over, where, "")
         file = _checked(content, where)
@@ -197,20 +197,37 @@ def _hint(key: str, known: Any) -> str:
     return f"; known: {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}"
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_policy(path: Path) -> dict[str, Any]:
     """What a policy's file holds, unchecked.
 
     Raises:
         BadInput: The file is missing or no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # -sig: some editors write a byte order mark
+        return read_toml(path, f"policy {str(path)!r:.300}")
     except FileNotFoundError:
         raise BadInput(f"no policy file {str(path)!r}; give an existing TOML file with --audit-policy") from None
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """What a file of the user's holds, unchecked.
+
+    Args:
+        path: The file.
+        what: How a message calls it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        BadInput: It cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # -sig: some editors write a byte order mark
+    except FileNotFoundError:
+        raise
     except OSError as problem:
-        raise BadInput(f"policy {str(path)!r:.300} cannot be read as TOML: {problem.strerror}") from None
+        raise BadInput(f"{what} cannot be read as TOML: {problem.strerror}") from None
     except (ValueError, RecursionError) as problem:  # a number of thousands of digits, lists in lists in lists
-        raise BadInput(f"policy {str(path)!r} cannot be read as TOML: {one_line(problem)}") from None
+        raise BadInput(f"{what} cannot be read as TOML: {one_line(problem)}") from None
 
 
 def _lay_over(base: dict[str, Any], over: Mapping[str, Any], path: str, prefix: str) -> None:

@@ -1,13 +1,12 @@
 """What the user's own pyproject.toml says of audits: its table `[audit]`, of options and of the policy."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from audits.options import OPTIONS, Option, Project
-from audits.policy import PolicyFile
-from camcore.errors import BadInput, one_line, shown
+from audits.policy import PolicyFile, read_toml
+from camcore.errors import BadInput, shown
 from fixtures.subjects.registry import nearest
 
 KEYS = {option.name: option for option in OPTIONS}
@@ -31,12 +30,7 @@ def find_project(folder: Path) -> Project | None:
 
 
 def _table(path: Path) -> dict[str, Any] | None:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as problem:  # a number of thousands of digits, lists in lists in lists
-        raise BadInput(
-            f"{str(path)!r}, which may say how to audit, cannot be read as TOML: {one_line(problem)}"
-        ) from None
+    content = read_toml(path, f"{str(path)!r}, which may say how to audit,")
     tool = content.get("tool", {})
     camcore = tool.get("camcore", {}) if isinstance(tool, dict) else {}
     found = [table["audit"] for table in (content, camcore) if isinstance(table, dict) and "audit" in table]

@@ -41,7 +41,7 @@ def verdict_sentence(results: Results) -> str:
 
 def failed_elsewhere(results: Results) -> bool:
     """Whether all that gates holds, and the run still does not end with 0: a test that is no claim failed, say."""
-    return results.verdict == "PASS" and results.exit_code != 0
+    return look(results.verdict, results.exit_code) != results.verdict
 
 
 def look(verdict: str, exit_code: int) -> str:

@@ -23,12 +23,12 @@ def spectral(points: Float[NDArray[np.float64], "n d"], *, most: int = MOST) -> 
     Returns:
         The group of each point; all 0 where there are fewer than `LEAST` points, or where all are alike.
     """
+    if len(points) < LEAST or not np.ptp(points, axis=0).any():
+        return np.zeros(len(points), dtype=np.int64)
     from scipy.linalg import eigvalsh
     from sklearn.cluster import SpectralClustering  # slow to import, and few need it
     from sklearn.neighbors import kneighbors_graph
 
-    if len(points) < LEAST or not np.ptp(points, axis=0).any():
-        return np.zeros(len(points), dtype=np.int64)
     near = kneighbors_graph(points, round(np.log(len(points))) + 1).toarray()
     affinity = np.maximum(near, near.T)
     root = np.sqrt(affinity.sum(1))

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.transforms.functional import gaussian_blur
 
 from camcore.perturbations import black, blur, mean_colour, noise, rank_pixels
 from camcore.seeds import generator
@@ -144,3 +145,12 @@ def test_baselines_leave_the_images_alone(baseline):
     copy = images.clone()
     baseline(images)
     assert torch.equal(images, copy)
+
+
+@pytest.mark.parametrize(("sigma", "height", "width"), [(0.05, 32, 48), (0.2, 17, 16), (0.01, 64, 64)])
+def test_the_blur_is_torchvisions(sigma, height, width):
+    side = min(height, width)
+    radius = min(round(3 * sigma * side), side - 1)
+    images = torch.rand(2, 3, height, width, generator=generator(0, "blurred"))
+    expected = gaussian_blur(images, [2 * radius + 1] * 2, [sigma * side] * 2)
+    torch.testing.assert_close(blur(images, sigma=sigma), expected, rtol=0, atol=1e-6)

@@ -33,6 +33,7 @@ class Checks:
     checked: int
     signatures: Signatures  # pieces of other classes, to be blended in
     beside: frozenset[str] = frozenset()  # ids of the images that the attacks beside the judged ones are tried on
+    lpips: str | None = None  # the network by which pictures are compared, if its weights are at hand
 
 
 def checked(
@@ -43,11 +44,13 @@ def checked(
     seed: int,
     chunk: int,
     steps: int,
+    source: str | None = None,
     progress: Progress | None = None,
 ) -> Checks:
     """Find the images that the model has right, and check on the first of them that its gradient can be followed.
 
     Raises:
+        BadInput: The model has no class of the name of `source`.
         Unreliable: It cannot: the gradient is zero or leads nowhere, or an attack with nearly no limit fails; or an
             image has other scores in another pass.
     """
@@ -88,7 +91,7 @@ def checked(
         huge=int(huge.sum()),
         by_gradient=int(by_gradient.sum()),
         checked=n,
-        signatures=cut_signatures(subject, dataset, right, seed=seed, chunk=chunk),
+        signatures=cut_signatures(subject, dataset, right, seed=seed, chunk=chunk, source=source),
     )
 
 

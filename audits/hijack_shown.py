@@ -154,6 +154,17 @@ def _mean(rows: Mapping[str, Row], key: str) -> float:
     return round(float(column_of(rows, key).nanmean()), 4)
 
 
+def _lpips(rows: Mapping[str, Row], found: Checks) -> list[tuple[str, str]]:
+    if found.lpips is None:
+        return [("difference of the hijacked from what they were (LPIPS)", "not measured: its weights are not at hand")]
+    said = f"(LPIPS, {found.lpips}, mean)"
+    lines = [(f"difference of the hijacked from what they were at {JUDGED}/{LEVELS} {said}", _mean(rows, "lpips"))]
+    for radius in (JUDGED, HUGE):
+        key = f"lpips:signature:{radius}"
+        lines.append((f"that of those with a piece of another picture at {radius}/{LEVELS} {said}", _mean(rows, key)))
+    return [(what, f"{value:.4f}") for what, value in lines if value == value]  # NaN: no picture, or too small a one
+
+
 def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back: str, norm: float) -> Table:
     def rate(key: str) -> str:
         hits = column_of(rows, key)  # NaN: not tried, or without another class to be hijacked to
@@ -167,7 +178,10 @@ def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back
         *((f"{WHERE['top']}, {radius}/{LEVELS}", rate(f"top:{radius}")) for radius in effort.sizes),
         *((f"{WHERE['random']}, {radius}/{LEVELS}", rate(f"random:{radius}")) for radius in effort.sizes),
         *((f"{WHERE[name]}, {JUDGED}/{LEVELS}", rate(f"{name}:{JUDGED}")) for name in ("anti", "all")),
-        (f"{WHERE['top']}, {JUDGED}/{LEVELS}, to a class drawn beforehand", rate(f"target:{JUDGED}")),
+        (
+            f"{WHERE['top']}, {JUDGED}/{LEVELS}, to {effort.source or 'a class drawn beforehand'}",
+            rate(f"target:{JUDGED}"),
+        ),
         *(
             (f"{WHERE['top']}, {radius}/{LEVELS}, to that class by a piece of one of its pictures", rate(key))
             for radius, key in ((radius, f"signature:{radius}") for radius in (JUDGED, HUGE))
@@ -200,6 +214,7 @@ def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back
             for radius in (JUDGED, HUGE)
             if (alike := _mean(rows, f"ssim:signature:{radius}")) == alike  # NaN: no other class at hand
         ),
+        *_lpips(rows, found),
         ("share of their values that changed, mean", f"{_mean(rows, 'changed'):.3f}"),
         ("the largest change of a value, in steps", f"{float(column_of(rows, 'largest').nan_to_num().max()):.0f}"),
         ("check: with no change", f"{found.unchanged} of {found.checked}"),

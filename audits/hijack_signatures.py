@@ -9,11 +9,13 @@ from torch.nn import functional
 
 from camcore.adversary import Attacked, Masks, log_odds, margin
 from camcore.cam import METHODS
+from camcore.errors import BadInput, Unreliable
 from camcore.fragility import LEVELS, on_grid
 from camcore.images import Batch, Dataset, Images, batches
 from camcore.maps import upsample
 from camcore.recording import record
 from camcore.subject import Classifier
+from fixtures.subjects.registry import nearest
 
 SOURCES = 16  # classes at most that a piece is cut from
 SIDE = 0.25  # of the picture's shorter side
@@ -22,7 +24,15 @@ TRIED = 16  # places; and laid over the whole mask in tiles
 Signatures = Mapping[int, Float[Tensor, "3 s s"]]  # class -> a piece of one of its pictures
 
 
-def cut_signatures(subject: Classifier, dataset: Dataset, right: Sequence[str], *, seed: int, chunk: int) -> Signatures:
+def cut_signatures(
+    subject: Classifier,
+    dataset: Dataset,
+    right: Sequence[str],
+    *,
+    seed: int,
+    chunk: int,
+    source: str | None = None,
+) -> Signatures:
     """The square that Grad-CAM marks most, of the first picture of each of the first classes.
 
     Args:
@@ -31,10 +41,27 @@ def cut_signatures(subject: Classifier, dataset: Dataset, right: Sequence[str], 
         right: Those that the model has right, in the order in which they are taken.
         seed: Of the run.
         chunk: Pictures per forward.
+        source: The one class that pieces are cut from, if it is given.
+
+    Raises:
+        BadInput: The model has no class of that name.
+        Unreliable: It has no picture of that class right.
     """
     first: dict[int, str] = {}
     for image_id in right:
         first.setdefault(dataset.label(image_id), image_id)
+    if source is not None:
+        if source not in subject.classes:
+            raise BadInput(
+                f"attacks.source: {subject.name} has no class {source!r}; {nearest(source, subject.classes)}"
+            )
+        label = subject.classes.index(source)
+        if label not in first:
+            raise Unreliable(
+                f"{subject.name} has none of the pictures of {source!r} right, to which others are to be hijacked "
+                "(attacks.source)"
+            )
+        first = {label: first[label]}
     chosen = list(first.values())[:SOURCES]
     found: dict[int, Tensor] = {}
     for batch in batches(dataset, chosen, subject.geometry, seed=seed, device=subject.device, size=chunk):

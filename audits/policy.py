@@ -36,6 +36,9 @@ class ClaimPolicy(Closed):
     why: str = Field(min_length=1)  # it has this severity
 
 
+Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
 class Attacks(Closed):
     """How hard a run tries to hijack the model."""
 
@@ -44,6 +47,7 @@ class Attacks(Closed):
     restarts: int = Field(ge=1, le=1000)
     queries: int = Field(ge=1, le=1_000_000)  # of the attack that needs no gradient
     beside: int = Field(ge=1, le=1_000_000)  # pictures that the attacks beside the judged ones are tried on
+    source: Said | None = None  # class that others are hijacked to; drawn for every picture, if not given
 
     @field_validator("sizes")
     @classmethod
@@ -60,9 +64,6 @@ class Profile(Closed):
     chance_draws: int = Field(ge=1, le=1000)  # random maps per image, averaged; other repeats follow it
     seconds: float = Field(gt=0)  # of the whole run; what has no verdict by then is INCONCLUSIVE
     attacks: Attacks
-
-
-Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Waiver(Closed):

@@ -9,11 +9,12 @@ picture that is judged is on the 8-bit grid. guided is how much oftener that suc
 many pixels of a random map, averaged over the sizes. resists is the share that is hijacked at 4/255, by that attack or
 by any other in the same pixels and of the same size: random noise (4 draws); where the gradient has failed, the finest
 waves that a picture holds (16 of them); and on the first of the pictures (16; more in the larger profiles) squares of
-colour (Square), the attack by gradient to a class that was drawn beforehand, and a texture signature: the square of
-another picture that Grad-CAM marks most, moved about in the marked pixels to where it helps its class most. A picture
-whose map is empty or constant, or not to be judged otherwise, counts as the worst case. Beside them: how far each
-attack climbed, what can be seen of the change (SSIM), and, on the first pictures, the pixels that the map marks least,
-the whole picture, and changes whose length is limited instead of their largest value (L2).
+colour (Square), the attack by gradient to a class that was drawn beforehand or that the policy names
+(`attacks.source`), and a texture signature: the square of another picture that Grad-CAM marks most, moved about in the
+marked pixels to where it helps its class most. A picture whose map is empty or constant, or not to be judged otherwise,
+counts as the worst case. Beside them: how far each attack climbed, what can be seen of the change (SSIM, LPIPS), and,
+on the first pictures, the pixels that the map marks least, the whole picture, and changes whose length is limited
+instead of their largest value (L2).
 
 ## Why it matters
 
@@ -30,14 +31,15 @@ succeeds with changes of 64/255 and not without any change. After it, the verdic
 pixels it had no slope to follow, or got no higher than it began, on more than 1 % of the pictures (for guided, in the
 random ones too); if noise hijacks more pictures than it; or if more than one picture, and more than 1 %, fall to noise,
 waves or squares and not to it. That holds whichever way the numbers point: they are told in the reason. A branch that
-no gradient shows and that none of these hits is not found. A softmax that has rounded to 1 hides nothing:
-the attack climbs log-odds, which do not round. A small change need not tell two models apart: of the controls, clean
-and adversarially trained, both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker
+no gradient shows and that none of these hits is not found. A softmax that has rounded to 1 hides nothing: the attack
+climbs log-odds, which do not round. A small change need not tell two models apart: of the controls, clean and
+adversarially trained, both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker
 knows the model. Undefended networks are hijacked nearly always, which is why this informs, and gates only where a
 policy says so. Models that draw at random in the forward pass are not judged. The map is that of the picture as it was,
-and is not drawn anew while the attack goes on. LPIPS, which tells better than SSIM what people see, is not measured:
-its weights are not to be had with the project. The pictures in the report that were hijacked lie beside it as PNG
-(`hijacked/`), and what is said of them is said of what was read back: if one is right again, the claim is an ERROR.
+and is not drawn anew while the attack goes on. LPIPS, which tells better than SSIM what people see, is measured where
+the package `lpips` and torchvision's weights of AlexNet, SqueezeNet 1.1 or VGG-16 are at hand: nothing is downloaded
+for it. The pictures in the report that were hijacked lie beside it as PNG (`hijacked/`), and what is said of them is
+said of what was read back: if one is right again, the claim is an ERROR.
 
 ## Caught by
 
@@ -78,6 +80,7 @@ from camcore.fragility import LEVELS, on_grid
 from camcore.images import Batch, Dataset, Images
 from camcore.maps import rectify
 from camcore.metrics.likeness import structural_similarity
+from camcore.metrics.perceptual import lpips, lpips_at_hand
 from camcore.recording import record
 from camcore.subject import Classifier
 
@@ -111,9 +114,10 @@ def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks)
         "top" or "random" at all sizes, and `stuck:<where>`, 1 where it had no slope to follow or got no higher than it
         began. `<attack>:<judged>` of the others in the marked pixels (`audits.hijack_judged`): noise, waves, squares,
         target, signature. Of the judged attack by gradient `loss`, what it has climbed to (log-odds against the label),
-        and where any attack has succeeded: `ssim`, `changed` (share of the values), `largest` (in steps). NaN but for
-        the images in `found.beside`: <where> "anti" and "all" at the judged size; `l2:<judged>`, where the length of
-        the change is limited instead of its largest value; `signature:<radius>` at HUGE, and `ssim:signature:<radius>`.
+        and where any attack has succeeded: `ssim` and, with its weights at hand, `lpips`, `changed` (share of the
+        values), `largest` (in steps). NaN but for the images in `found.beside`: <where> "anti" and "all" at the judged
+        size; `l2:<judged>`, where the length of the change is limited instead of its largest value;
+        `signature:<radius>` at HUGE, and of both signatures `ssim:signature:<radius>` and `lpips:signature:<radius>`.
     """
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
     code = degeneracy(rec, rectify(METHODS["gradcam"](rec)))
@@ -130,8 +134,7 @@ def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks)
     columns |= {f"{name}:{JUDGED}": hits for name, hits in top.tried.items()}
     columns |= _beside(subject, batch, rec.images, where, top.piece, effort=effort, found=found)
     change = (top.images - rec.images).abs()
-    seen = {
-        "ssim": _alike(rec.images, top.images),
+    seen = _seen(rec.images, top.images, found) | {
         "changed": (change > 0.5 / LEVELS).double().mean((1, 2, 3)),
         "largest": change.amax((1, 2, 3)) * LEVELS,
     }
@@ -169,13 +172,19 @@ def _beside(
     plain = blended(subject, batch, where["top"], target, found.signatures, radius=HUGE)
     columns[f"signature:{HUGE}"] = plain.success.double().masked_fill(target < 0, torch.nan)
     for radius, one in ((JUDGED, piece), (HUGE, plain)):
-        columns[f"ssim:signature:{radius}"] = _alike(images, one.images).double().masked_fill(target < 0, torch.nan)
+        for name, values in _seen(images, one.images, found).items():
+            columns[f"{name}:signature:{radius}"] = values.masked_fill(target < 0, torch.nan)
     return columns
 
 
-def _alike(one: Images, other: Images) -> Tensor:
-    """SSIM, mean over the colours."""
-    return torch.stack([structural_similarity(one[:, colour], other[:, colour]) for colour in range(3)]).mean(0)
+def _seen(one: Images, other: Images, found: Checks) -> dict[str, Tensor]:
+    """SSIM, mean over the colours; and LPIPS, where its weights are at hand."""
+    colours = range(one.shape[1])
+    alike = [structural_similarity(one[:, colour], other[:, colour]) for colour in colours]
+    seen = {"ssim": torch.stack(alike).mean(0).double()}
+    if found.lpips is not None:
+        seen["lpips"] = lpips(one, other, net=found.lpips).double()
+    return seen
 
 
 @pytest.mark.audit("hijack")
@@ -212,9 +221,9 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
             raise Undefined(f"{ask.subject.name} has no map of features, so that no attack can be guided by one")
         order = shuffled(ask.dataset, seed)[: ask.terms.budget]
         check: Callable[..., Checks] = partial(checked, seed=seed, chunk=ask.terms.batch_size, progress=ask.progress)
-        found = check(ask.subject, ask.dataset, order, steps=effort.steps)
+        found = check(ask.subject, ask.dataset, order, steps=effort.steps, source=effort.source)
         first = shuffled(those_right(ask.dataset, found), seed)[: effort.beside]  # of those that are measured
-        return {"found": replace(found, beside=frozenset(first))}
+        return {"found": replace(found, beside=frozenset(first), lpips=lpips_at_hand())}
 
     ask(
         question,

@@ -37,6 +37,7 @@ class Attacks(Record):
     restarts: int
     queries: int
     beside: int
+    source: str | None = None
 
 
 class PerImage(Record):

@@ -205,3 +205,28 @@ def test_an_image_without_another_class_at_hand_is_left_alone_and_not_counted() 
     own = whole.labels == whole.labels[0]
     for name in ("target:4", "signature:4", "signature:64"):
         assert torch.equal(columns[name].isnan(), own)
+
+
+def test_pictures_are_compared_by_lpips_too_where_its_weights_are_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = subject()
+
+    def told(one: Tensor, other: Tensor, *, net: str) -> Tensor:
+        assert net == "alex"
+        return (one - other).abs().mean((1, 2, 3))
+
+    monkeypatch.setattr(audit, "lpips", told)
+    columns = audit.hijack(asked, batch(asked), effort=LEAST, found=replace(FOUND, lpips="alex"))
+
+    hit = columns["resists"] == 1
+    assert torch.equal(columns["lpips"].isnan(), ~hit)
+    assert (columns["lpips"][hit] > 0).all()
+    # a piece may change a value by sixteen times as much
+    assert (columns["lpips:signature:64"] > columns["lpips:signature:4"]).any()
+    assert not any(name.startswith("lpips") for name in audit.hijack(asked, batch(asked), effort=LEAST, found=FOUND))
+
+
+@pytest.mark.parametrize(("net", "said"), [(None, "not measured: its weights are not at hand"), ("vgg", "0.2500")])
+def test_the_report_says_what_lpips_is_or_that_it_is_not_measured(net: str | None, said: str) -> None:
+    rows = {"a": {"lpips": 0.25}, "b": {"lpips": torch.nan}}
+    lines = hijack_shown._lpips(rows, replace(FOUND, lpips=net))
+    assert [value for _, value in lines] == [said]

@@ -5,7 +5,8 @@ import torch
 
 from audits import test_hijack as audit
 from audits.hijack_checks import Checks, checked, those_right
-from camcore.errors import Unreliable
+from audits.hijack_signatures import drawn_classes
+from camcore.errors import BadInput, Unreliable
 from tests.hijacked import FOUND, LEAST, Centred, Drawn, Loud, Misled, Rounded, batch, dataset, subject
 
 
@@ -80,3 +81,32 @@ def test_a_softmax_that_is_full_hides_nothing() -> None:
 def test_a_model_that_has_nothing_right_cannot_be_judged() -> None:
     with pytest.raises(Unreliable, match="has none of 24 images right"):
         check(wrong=24)
+
+
+def test_a_class_to_hijack_to_can_be_named() -> None:
+    asked = subject()
+    made = dataset(asked)
+    wanted = made.label(made.ids[5])
+    name = asked.classes[wanted]
+    found = checked(asked, made, made.ids, seed=0, chunk=8, steps=LEAST.steps, source=name)
+
+    assert list(found.signatures) == [wanted]
+    whole = batch(asked)
+    to = drawn_classes(whole, found.signatures)
+    assert torch.equal(to, torch.where(whole.labels == wanted, -1, wanted))
+
+
+def test_a_class_that_the_model_does_not_have_is_an_error() -> None:
+    asked = subject()
+    made = dataset(asked)
+    with pytest.raises(BadInput, match=r"attacks\.source: tiny has no class 'tabby'; known: "):
+        checked(asked, made, made.ids, seed=0, chunk=8, steps=LEAST.steps, source="tabby")
+
+
+def test_a_class_of_which_nothing_is_right_cannot_be_hijacked_to() -> None:
+    asked = subject()
+    made = dataset(asked)
+    label = made.label(made.ids[0])
+    missing, others = asked.classes[label], [one for one in made.ids if made.label(one) != label]
+    with pytest.raises(Unreliable, match=f"none of the pictures of {missing!r} right"):
+        checked(asked, made, others, seed=0, chunk=8, steps=LEAST.steps, source=missing)

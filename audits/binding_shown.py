@@ -6,6 +6,7 @@ from statistics import fmean
 
 import torch
 
+from audits.binding_swaps import swap_tables
 from audits.shares import share_so_far
 from camcore.engine import Row, rank
 from camcore.images import Batch, Images
@@ -50,6 +51,7 @@ def show(
     if tables:
         yield from _tables(rows, captions.by_id)
         yield from _by_colours(rows, captions.by_id)
+        yield from swap_tables(rows, captions.by_id)
 
 
 def _by_colours(rows: Mapping[str, Row], groups: Mapping[str, Item]) -> Iterable[Table]:

@@ -10,7 +10,11 @@ which s(I,T) - s(I,T') - s(I',T) + s(I',T') is above 0: what a model prefers wha
 caption, cancels. left, on, above, higher and front are the same of one relation's groups. group is the share in which
 both pictures have their own caption scored higher, and both captions their own picture. Level scores are wrong. Beside
 them: what the captions decide alone, scored with a grey picture, and what the pictures do, with a caption that says
-nothing; every caption is true once and false once, so that neither is ever right in more than half.
+nothing; every caption is true once and false once, so that neither is ever right in more than half. Of drawn groups the
+wordings are looked at one by one, which costs no further forward: of "red left of green" the side swap is "red right of
+green", the colour swap "green left of red", both wordings of the other caption. Two tables say how many of either kind
+are told apart, and how far; and keep apart the binding, the position prior (one relation preferred to its opposite,
+whatever the picture) and the colour prior (one colour named first preferred to the other).
 
 ## Why it matters
 
@@ -24,11 +28,12 @@ half as cartoons; a model may bind in photographs and not here, and the other wa
 these captions are not told apart, not why. Half of the groups are right by luck in interaction, a sixth in group.
 Groups of one relation are alike: who does not bind may lean the same way in most of them, by however little, and
 interaction counts that as right or wrong in most; of a network trained on true captions without hard negatives it was
-0.69, with 0.08 of the groups right. group, and the table of what is preferred by how much, tell. Pictures are drawn at
-the model's own size, so that nothing is cut away; photographs of your own (Winoground, pairs of What'sUp, a table:
-docs/data.md) are squashed into it, and a model that would be shown a part of them is refused. A group with a caption
-that is longer than the model reads counts as the worst case; if more than one in twenty are, the claim is an ERROR.
-Captions that are one to the model, in case alone or in the order of their words, are level, and so wrong.
+0.69, with 0.08 of the groups right. group, and the tables of swaps and of what is preferred by how much, tell. Side and
+colour swaps of a group have the same sum, that of the interaction: how many are told apart is what differs. Pictures
+are drawn at the model's own size, so that nothing is cut away; photographs of your own (Winoground, pairs of What'sUp,
+a table: docs/data.md) are squashed into it, and a model that would be shown a part of them is refused. A group with a
+caption that is longer than the model reads counts as the worst case; if more than one in twenty are, the claim is an
+ERROR. Captions that are one to the model, in case alone or in the order of their words, are level, and so wrong.
 
 ## Caught by
 
@@ -53,6 +58,7 @@ from torch import Tensor
 from audits import captions_read
 from audits.ask import Ask
 from audits.binding_shown import NEUTRAL, pictures_of, show
+from audits.binding_swaps import swapped
 from audits.question import Question
 from camcore.errors import Undefined
 from camcore.images import Batch, Dataset, Images, only
@@ -104,13 +110,13 @@ GREY = 0.5  # of a picture that shows nothing
 
 
 @torch.no_grad()
-def scored(
+def worded(
     subject: ImageText, groups: Sequence[Item], pictures: Float[Tensor, "groups 3 3 h w"]
-) -> Float[Tensor, "groups 3 3"]:
+) -> list[list[Float[Tensor, "3 wordings"]]]:
     """The scores of each group's two pictures and a grey one with its two captions and one that says nothing.
 
-    A caption's score is the mean over its wordings. All pictures are asked about all captions in one call: a model of
-    two towers embeds each of either once.
+    One tensor per caption, with a column for each of its wordings. All pictures are asked about all captions in one
+    call: a model of two towers embeds each of either once.
     """
     said = [[*group.captions, (NEUTRAL,)] for group in groups]
     captions = list(dict.fromkeys(one for kinds in said for wordings in kinds for one in wordings))
@@ -121,13 +127,16 @@ def scored(
             raise
         # captions of different words and groups, which are never compared, may be the same to the model
         pairs = zip(groups, pictures.split(1), strict=True)
-        return torch.cat([scored(subject, [group], its_own) for group, its_own in pairs])
+        return [one for group, its_own in pairs for one in worded(subject, [group], its_own)]
     found, column = in_double(asked).unflatten(0, (-1, 3)), {caption: index for index, caption in enumerate(captions)}
-    means = [
-        [of[:, [column[one] for one in wordings]].mean(1) for wordings in kinds]
-        for of, kinds in zip(found, said, strict=True)
+    return [
+        [of[:, [column[one] for one in wordings]] for wordings in kinds] for of, kinds in zip(found, said, strict=True)
     ]
-    return torch.stack([torch.stack(of, 1) for of in means])
+
+
+def averaged(found: Sequence[Sequence[Float[Tensor, "3 wordings"]]]) -> Float[Tensor, "groups 3 3"]:
+    """Of what `worded` gives, each caption's score: the mean over its wordings."""
+    return torch.stack([torch.stack([each.mean(1) for each in kinds], 1) for kinds in found])
 
 
 def binding(subject: ImageText, batch: Batch, *, captions: Captions) -> dict[str, Tensor]:
@@ -138,12 +147,13 @@ def binding(subject: ImageText, batch: Batch, *, captions: Captions) -> dict[str
         interaction itself), `caption_prior`, `picture_prior`, and `level`, 1 where two of the scores that are compared
         are the same. `text_only`: of the two pictures, how many are right if the captions' scores with a grey picture
         decide; `by_caption`: 1 where they do. `picture_only` and `by_picture`: the same of the pictures' scores with a
-        caption that says nothing.
+        caption that says nothing. What `swapped` finds in the wordings, NaN where they do not come in pairs.
     """
     groups = [captions.by_id[one] for one in batch.ids]
     pictures = torch.stack([pictures_of(subject, captions, group, batch) for group in groups])
     grey = torch.full_like(pictures[:, :1], GREY)
-    found = scored(subject, groups, torch.cat([pictures, grey], 1))
+    each = worded(subject, groups, torch.cat([pictures, grey], 1))
+    found = averaged(each)
     scores, with_grey, with_nothing = found[:, :2, :2], found[:, 2, :2], found[:, :2, 2]
     rights, (captions_prior, pictures_prior) = right(scores), priors(scores)
     pairs = (scores[:, 0] - scores[:, 1], scores[..., 0] - scores[..., 1])
@@ -162,6 +172,7 @@ def binding(subject: ImageText, batch: Batch, *, captions: Captions) -> dict[str
         "picture_only": right(with_nothing[:, None].expand(-1, 2, -1)).one,
         "by_picture": decided_alone(scores.mT, with_nothing).double(),
         **{f"score:{i}{j}": scores[:, i, j] for i in (0, 1) for j in (0, 1)},
+        **swapped(groups, each),
     }
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audits.shares import exact_share
-from audits.test_binding import GREY, scored
+from audits.test_binding import GREY, averaged, worded
 from camcore.metrics.binding import interaction, right
 from fixtures.controls import binding_scorers as scorers
 from fixtures.datasets.binding_scenes import Bindings, binding_scenes
@@ -42,7 +42,7 @@ def measured(score: scorers.Score, scenes: Bindings, pictures: Pictures) -> Floa
     """What the audit compares: each group's pictures with its captions, the mean over wordings."""
     grey = torch.full_like(pictures[:, :1], GREY)
     groups = drawn_captions(scenes).groups
-    return scored(scorers.scorer("x", score), groups, torch.cat([pictures, grey], 1))[:, :2, :2]
+    return averaged(worded(scorers.scorer("x", score), groups, torch.cat([pictures, grey], 1)))[:, :2, :2]
 
 
 def first_of_each(scenes: Bindings) -> list[int]:

@@ -169,14 +169,14 @@ def test_captions_of_two_groups_that_the_model_cannot_tell_apart_are_never_compa
     with pytest.raises(ValueError, match="the same embedding"):
         subject.similarity(pictures[0], [group.captions[0][0] for group in renamed])
     with metered() as cost:
-        together = audit.scored(subject, renamed, pictures)
+        together = audit.averaged(audit.worded(subject, renamed, pictures))
 
     assert cost.forwards == 6
-    torch.testing.assert_close(together[:1], audit.scored(subject, renamed[:1], pictures[:1]))
+    torch.testing.assert_close(together[:1], audit.averaged(audit.worded(subject, renamed[:1], pictures[:1])))
     torch.testing.assert_close(together[0], together[1])
     blind = replace(renamed[0], captions=(("a red apple",), ("a red mug",)))
     with pytest.raises(ValueError, match="the same embedding"):  # these two would be
-        audit.scored(subject, [blind], pictures[:1])
+        audit.worded(subject, [blind], pictures[:1])
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_captions_that_are_the_same_to_the_tokeniser_are_level_and_so_wrong(bind
     subject = find_image_text("control:clip-trained")
     drawn = binding_scenes(3, seed=21, size=subject.geometry.crop[0])
     asked = load(drawn.first, drawn.first.ids, subject.geometry, seed=0, device=torch.device("cpu"))
-    said = (("a vizsla to the left of a mug",), ("a weasel to the left of a mug",))
+    said = (("a vizsla to the left of a mug",) * 4, ("a weasel to the left of a mug",) * 4)
     unknown = replace(drawn, groups=(replace(drawn.groups[0], captions=said), *drawn.groups[1:]))
     captions = drawn_captions(unknown)
     found, chosen = audit.binding(subject, asked, captions=captions), choice(subject, asked, captions=captions)
@@ -248,7 +248,7 @@ def test_what_is_shown_has_both_pictures_with_their_own_caption_first(bindings: 
     assert pictures[1].caption.startswith(f"true: {group.captions[1][0]} ")
     assert pictures[1].caption.endswith("preferred: the true one")
     assert torch.equal(pictures[1].image, bindings.draw(group)[0][1])
-    rates, preferred, colours = (one for one in shown if isinstance(one, Table))
+    rates, preferred, colours, *_swaps = (one for one in shown if isinstance(one, Table))
     assert sum(line[1] for line in colours.rows) == COUNT
     assert {line[0] for line in colours.rows} == {" and ".join(sorted(group.colours)) for group in bindings.groups}
     assert [line[0] for line in rates.rows] == [line[0] for line in preferred.rows] == ["all", *RELATIONS]

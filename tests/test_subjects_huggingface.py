@@ -207,7 +207,7 @@ def test_damaged_files_are_refused(folder):
 @pytest.mark.parametrize(
     ("file", "given", "words"),
     [
-        ("config.json", {"model_type": "vit"}, "a model of type 'vit', expected one of images and captions: clip"),
+        ("config.json", {"model_type": "vit"}, "a model of type 'vit', expected one of images and captions: align, "),
         ("preprocessor_config.json", {"resample": 1}, "resamples by Pillow's method 1"),
         ("preprocessor_config.json", {"rescale_factor": 1.0}, "scales pixels by 1.0, expected 1/255"),
         ("preprocessor_config.json", {"crop_size": {"height": 32, "width": 32}}, "does not score one 32x32 picture"),

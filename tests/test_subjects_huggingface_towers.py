@@ -153,6 +153,15 @@ def test_a_mask_is_passed_whatever_the_saved_tokeniser_returns(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_padding_stands_behind_a_caption_wherever_the_saved_tokeniser_puts_it(saved, tmp_path, kind):
+    folder = save_tiny_towers(tmp_path / "tiny", kind=kind)
+    edit(folder / "tokenizer_config.json", padding_side="left")
+    assert transformers.AutoTokenizer.from_pretrained(folder).padding_side == "left"
+    found, expected = (find_image_text(f"hf:{one}").embed_captions(CAPTIONS) for one in (folder, saved(kind)))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_captions_score_does_not_depend_on_those_beside_it(saved, kind):
     subject, images = find_image_text(f"hf:{saved(kind)}"), some_pictures() / 255
     with torch.no_grad():
@@ -176,6 +185,15 @@ def test_a_caption_longer_than_others_are_padded_to_is_read_to_its_end(saved, ki
     torch.testing.assert_close(found * scale / 100, expected, rtol=1e-6, atol=1e-5)
     with pytest.raises(TooLong, match=rf"has {reads + 1} tokens, the model reads {reads}; shorten it"):
         subject.similarity(pictures / 255, [f"{long[0]} dog"])
+
+
+def test_a_caption_longer_than_the_tokeniser_says_is_refused_though_there_are_positions(tmp_path):
+    folder = save_tiny_towers(tmp_path / "tiny", kind="align")
+    edit(folder / "tokenizer_config.json", model_max_length=12)
+    subject = find_image_text(f"hf:{folder}")
+    assert subject.tokenise(["dog " * 10])["input_ids"].shape == (1, 12)
+    with pytest.raises(TooLong, match=r"has 13 tokens, the model reads 12; shorten it"):
+        subject.tokenise(["dog " * 11])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -30,6 +30,7 @@ from fixtures.datasets.binding_scenes import Bindings
 from fixtures.datasets.captions import Captions
 from fixtures.datasets.cue_conflict import Conflicts
 from fixtures.datasets.grounding_scenes import GroundingScenes
+from fixtures.datasets.phrases import Phrases
 
 Premise = Callable[[Images], Mapping[str, Any]]
 Among = Callable[[Dataset, Mapping[str, Any]], Dataset]
@@ -65,6 +66,7 @@ class Ask:
     bindings: Bindings | None = None  # drawn groups of pictures and captions, if the model scores captions
     captions: Captions | None = None  # the same, or what the user brings
     scenes: GroundingScenes | None = None  # groups of pictures with phrases, if the model finds what they name
+    phrases: Phrases | None = None  # or photographs of the user's with phrases
     artefacts: Sequence[Artefact] = ()  # what is stuck into pictures when bias is looked for
     conflicts: Conflicts | None = None  # pictures with two cues, if there are any for the model's classes
     undefined: Mapping[str, str] = field(default_factory=dict)  # why a chosen method has no maps of this model

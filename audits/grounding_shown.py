@@ -50,7 +50,7 @@ def show(
                 role=rank(place, len(batch)),
                 value=row[column],
                 caption=_caption(query, view, box, row[f"score:{index}"]),
-                image=_drawn(view.picture, {MEANT: view.boxes[query.meant], CHOSEN: box}),
+                image=drawn(view.picture, {MEANT: view.boxes[query.meant], CHOSEN: box}),
                 saliency=None,
             )
     yield _families(list(rows.values()), scenes)
@@ -66,15 +66,20 @@ def _caption(query: Query, view: View, box: Float[Tensor, "4"], score: float) ->
     return f"“{query.caption}”{sought}: {found} (white: meant, magenta: found{false})"
 
 
-def _drawn(picture: Image, boxes: Mapping[tuple[float, float, float], Float[Tensor, "4"]]) -> Image:
-    """Edges in their colours, the first the thinnest, so that two boxes in one place are both seen."""
+def drawn(picture: Image, boxes: Mapping[tuple[float, float, float], Float[Tensor, "4"]]) -> Image:
+    """Edges in their colours, the first the thinnest, so that two boxes in one place are both seen.
+
+    Args:
+        picture: Shown larger if it is small.
+        boxes: By their colours, in pixels of the picture; one that is NaN is left out.
+    """
     larger = -(-LEAST // picture.shape[1])
-    drawn = interpolate(picture[None].cpu(), scale_factor=larger, mode="nearest")[0].clone()
-    size = drawn.shape[1]
-    for width, (colour, box) in zip((4, 2), reversed(boxes.items()), strict=True):
+    image = interpolate(picture[None].cpu(), scale_factor=larger, mode="nearest")[0].clone()
+    far = torch.tensor(image.shape[1:]).flip(0).repeat(2) - 1  # the last pixel across, down, and again
+    for width, (colour, box) in zip(range(2 * len(boxes), 0, -2), reversed(boxes.items()), strict=True):
         if box.isnan().any():
             continue
-        x0, y0, x1, y1 = (int(edge) for edge in (box * larger).round().clamp(0, size - 1))
+        x0, y0, x1, y1 = (int(edge) for edge in (box * larger).round().clamp_min(0).minimum(far.to(box)))
         ink = torch.tensor(colour)[:, None, None]
         for top, bottom, left, right in (
             (y0, y0 + width, x0, x1),
@@ -82,8 +87,8 @@ def _drawn(picture: Image, boxes: Mapping[tuple[float, float, float], Float[Tens
             (y0, y1, x0, x0 + width),
             (y0, y1, x1 - width, x1),
         ):
-            drawn[:, max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = ink
-    return drawn
+            image[:, max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = ink
+    return image
 
 
 def _families(rows: Sequence[Row], scenes: GroundingScenes) -> Table:
@@ -108,7 +113,7 @@ def _families(rows: Sequence[Row], scenes: GroundingScenes) -> Table:
                 asked[name][0].caption,
                 len(asked[name]),
                 *(
-                    _mean(rows, key)
+                    mean(rows, key)
                     for key in (name, *(f"{name}:{each}" for each in ("giou", "side", "middle", "none")))
                 ),
             )
@@ -129,26 +134,27 @@ def _others(rows: Sequence[Row], scenes: GroundingScenes) -> Table:
         title="Other boxes, false captions, and mirrored pictures (mean over the groups with its 95 % interval)",
         columns=("measure", "found", "by luck"),
         rows=(
-            ("true captions, whose box is where they say", _mean(rows, "verdict:true"), "0.5"),
-            ("false captions, whose box is not where they say", _mean(rows, "verdict:false"), "0.5"),
-            ("both, which takes no word for a side: the colour will do", _mean(balanced, "both"), "0.5"),
-            ("of a colour and a kind: the box is around a thing of the colour", _mean(rows, "F0:colour"), "0.5"),
-            ("of a colour and a kind: the box is around a thing of the kind", _mean(rows, "F0:kind"), "0.5"),
-            ("of what is next to another: the box is around that other", _mean(rows, "F4:anchor"), "0.25"),
-            ("of what is next to another: the box is around its other neighbour", _mean(rows, "F4:turned"), "0.25"),
-            ("of what is next to another: the box is around what is not next to it", _mean(rows, "F4:far"), "0.25"),
-            ("of false captions: the box is around the colour that they name", _mean(rows, "F2"), ""),
-            ("of false captions: the box is around what is on the side that they name", _mean(rows, "F2:other"), ""),
-            ("of false captions: the box is around neither", _mean(rows, "F2:none"), ""),
-            ("a true caption scores higher than its false twin", _mean(rows, "confidence"), "0.5"),
+            ("true captions, whose box is where they say", mean(rows, "verdict:true"), "0.5"),
+            ("false captions, whose box is not where they say", mean(rows, "verdict:false"), "0.5"),
+            ("both, which takes no word for a side: the colour will do", mean(balanced, "both"), "0.5"),
+            ("of a colour and a kind: the box is around a thing of the colour", mean(rows, "F0:colour"), "0.5"),
+            ("of a colour and a kind: the box is around a thing of the kind", mean(rows, "F0:kind"), "0.5"),
+            ("of what is next to another: the box is around that other", mean(rows, "F4:anchor"), "0.25"),
+            ("of what is next to another: the box is around its other neighbour", mean(rows, "F4:turned"), "0.25"),
+            ("of what is next to another: the box is around what is not next to it", mean(rows, "F4:far"), "0.25"),
+            ("of false captions: the box is around the colour that they name", mean(rows, "F2"), ""),
+            ("of false captions: the box is around what is on the side that they name", mean(rows, "F2:other"), ""),
+            ("of false captions: the box is around neither", mean(rows, "F2:none"), ""),
+            ("a true caption scores higher than its false twin", mean(rows, "confidence"), "0.5"),
             ("area under the curve of true against false", "-" if isnan(area) else f"{area:.2f}", "0.5"),
-            ("picture mirrored and word swapped: the box changes sides", _mean(rows, "mirror"), "1 who goes by colour"),
-            ("and how far it is from the mirror image, in widths", _mean(rows, "mirror:error"), ""),
+            ("picture mirrored and word swapped: the box changes sides", mean(rows, "mirror"), "1 who goes by colour"),
+            ("and how far it is from the mirror image, in widths", mean(rows, "mirror:error"), ""),
         ),
     )
 
 
-def _mean(rows: Sequence[Row], key: str) -> str:
+def mean(rows: Sequence[Row], key: str) -> str:
+    """The mean of a column over the groups that have it, with its 95 % interval."""
     values = [row[key] for row in rows if not isnan(row[key])]
     if not values:
         return "-"

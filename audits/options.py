@@ -59,7 +59,8 @@ OPTIONS = (
         metavar="SPEC",
         help="a folder (a sub-folder per class, or a labels.csv with file, class_index, label), imagenette, "
         "cifar10[:PATH] or scenes; of captions: one with captions.csv (file, caption, foil), Winoground, What'sUp, "
-        "ARO, SugarCrepe or VSR; default: imagenette for published ImageNet weights, else scenes",
+        "ARO, SugarCrepe or VSR; of phrases: one with phrases.csv (file, caption, phrase, x0, y0, x1, y1); default: "
+        "imagenette for published ImageNet weights, else scenes",
     ),
     Option(flag="--cam", metavar="NAME", many=True, help="CAM method to audit, repeatable, or all; default: hirescam"),
     Option(flag="--audit-layer", metavar="NAME", help="target layer, instead of the one that is found"),

@@ -273,6 +273,7 @@ def asking(
         bindings=role.bindings,
         captions=role.captions,
         scenes=role.scenes,
+        phrases=role.phrases,
         watch=watch,
         progress=progress,
         until=plan.until,

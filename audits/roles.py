@@ -28,6 +28,7 @@ from fixtures.datasets.binding_scenes import Bindings, binding_scenes
 from fixtures.datasets.captions import Captions, drawn_captions, find_captions, has_captions, refuse_cut
 from fixtures.datasets.cue_conflict import Conflicts, find_conflicts
 from fixtures.datasets.grounding_scenes import GroundingScenes, grounding_scenes
+from fixtures.datasets.phrases import HEADER, Phrases, find_phrases, has_phrases
 
 TEMPLATES = ("a photo of a {}",)  # Radford et al. 2021, section 3.1.4
 PAIRS = 8  # groups of pictures and captions at a time
@@ -45,6 +46,7 @@ class Role:
     bindings: Bindings | None = None  # drawn groups of pictures and captions, if it scores captions
     captions: Captions | None = None  # the same, or what the user brings
     scenes: GroundingScenes | None = None  # groups of pictures with phrases, if it finds what they name
+    phrases: Phrases | None = None  # or photographs of the user's with phrases
     premises: dict[str, Established] = field(default_factory=dict)  # established once for all methods
 
     @property
@@ -180,22 +182,24 @@ def captions(asked: Asked) -> Role:
 
 
 def boxes(asked: Asked) -> Role:
-    """As what finds phrases, of groups of pictures with phrases to be found."""
-    subject, settings = asked.subject, asked.settings
-    if settings.data is not None or asked.data is not None:
+    """As what finds phrases, of the user's photographs with phrases to be found, or of groups that are drawn."""
+    subject, settings, terms = asked.subject, asked.settings, asked.terms(asked.batch_size or PAIRS)
+    if asked.data is not None or (settings.data is not None and not has_phrases(settings.data)):
         raise BadInput(
-            f"--data {settings.data or 'as given'!r} has no phrases for {asked.spec!r}; leave it out: grounding scenes "
-            "are drawn"
+            f"--data {settings.data or 'as given'!r} has no phrases for {asked.spec!r}; give a folder with phrases.csv "
+            f"({HEADER}), or leave it out: grounding scenes are drawn"
         )
+    if settings.data is not None:
+        phrases = find_phrases(settings.data, geometry=subject.geometry)
+        return Role(subject=subject, dataset=phrases.dataset, terms=terms, phrases=phrases)
     high, wide = subject.geometry.crop
     if high != wide:
         raise BadInput(
             f"{subject.name} takes pictures of {high}x{wide}, and drawn scenes are square; give it a square geometry"
         )
-    size = high
-    refuse_cut(subject.geometry, size, size, "drawn scenes")
-    scenes = grounding_scenes(asked.policy.images, seed=settings.seed, size=size)
-    return Role(subject=subject, dataset=scenes.first, terms=asked.terms(asked.batch_size or PAIRS), scenes=scenes)
+    refuse_cut(subject.geometry, high, high, "drawn scenes")
+    scenes = grounding_scenes(asked.policy.images, seed=settings.seed, size=high)
+    return Role(subject=subject, dataset=scenes.first, terms=terms, scenes=scenes)
 
 
 ROLES: dict[Ability, Callable[[Asked], Role]] = {"classes": classes, "captions": captions, "boxes": boxes}

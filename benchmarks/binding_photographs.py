@@ -1,10 +1,12 @@
 """Photographs with a relation each, written as a folder that `--data` takes.
 
     python -m benchmarks.binding_photographs DIR OUT
-    pytest audits -k "test_binding or test_captions" --data OUT --model SPEC
+    pytest audits -k "test_binding or test_captions or test_grounding" --data OUT --model SPEC
 
 DIR holds a labels.csv with file, object, relation and reference; OUT gets the photographs and a captions.csv. Caption
-and foil say the relation and its opposite; two photographs of the same things in opposite relations are a group.
+and foil say the relation and its opposite; two photographs of the same things in opposite relations are a group. Of
+photographs in `binding_boxes` the caption's two things are to be found, too: OUT gets a phrases.csv, where photographs
+of one series, the same things in one room, are a group.
 """
 
 import argparse
@@ -14,7 +16,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.binding_boxes import BOXES
 from camcore.errors import BadInput
+from fixtures.datasets.boxes import EDGES
 from fixtures.datasets.table import read_table
 
 SAID = {
@@ -34,6 +38,7 @@ OPPOSITE = dict(
 )
 OPPOSITE |= {"behind_left_of": "in_front_right_of", "in_front_right_of": "behind_left_of"}
 COLUMNS = ("file", "caption", "foil", "group", "relation")
+SOUGHT = ("file", "caption", "phrase", *EDGES, "group", "foil", "relation")
 Row = Mapping[str, str]
 
 
@@ -67,8 +72,24 @@ def captions(rows: Sequence[Row]) -> list[dict[str, str]]:
     return found
 
 
+def phrases(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """The lines of phrases.csv: of every photograph with boxes both things, in the caption that is true of it.
+
+    Raises:
+        BadInput: A relation that is not known.
+    """
+    found: list[dict[str, object]] = []
+    for row, said in zip(rows, captions(rows), strict=True):
+        series = _series(row)
+        alone = sum(_series(other) == series for other in rows) == 1
+        shared = {**said, "group": "" if alone else "-".join(series)}
+        for thing, box in zip(("object", "reference"), BOXES.get(row["file"], ()), strict=False):
+            found.append({**shared, "phrase": _a(row[thing]), **dict(zip(EDGES, box, strict=True))})
+    return found
+
+
 def write(source: Path, out: Path) -> Path:
-    """Copy the photographs (links out of a folder are not followed) and write their captions.
+    """Copy the photographs (links out of a folder are not followed) and write their captions, and phrases if any.
 
     Raises:
         BadInput: No labels.csv as described, or a folder that cannot be written.
@@ -76,16 +97,19 @@ def write(source: Path, out: Path) -> Path:
     needs = ("file", "object", "relation", "reference")
     if not (source / "labels.csv").is_file():
         raise BadInput(f"{str(source)!r} has no labels.csv; expected one with {', '.join(needs)}")
-    made = captions(read_table(source / "labels.csv", needs=needs, header=", ".join(needs)))
+    rows = read_table(source / "labels.csv", needs=needs, header=", ".join(needs))
+    tables = {"captions.csv": (COLUMNS, captions(rows)), "phrases.csv": (SOUGHT, phrases(rows))}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for row in made:
+        for row in rows:
             (out / row["file"]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / row["file"], out / row["file"])
-        with (out / "captions.csv").open("w", newline="", encoding="utf-8") as opened:
-            table = csv.DictWriter(opened, COLUMNS)
-            table.writeheader()
-            table.writerows(made)
+        for name, (columns, lines) in tables.items():
+            if lines:
+                with (out / name).open("w", newline="", encoding="utf-8") as opened:
+                    table = csv.DictWriter(opened, columns)
+                    table.writeheader()
+                    table.writerows(lines)
     except OSError as problem:
         raise BadInput(f"cannot copy {str(source)!r} to {str(out)!r} ({problem})") from None
     return out

@@ -261,7 +261,7 @@ def test_who_reads_colours_or_places_alone_tells_no_kind_of_swap_apart() -> None
 
 def test_captions_of_the_users_own_have_no_such_tables(bindings: Bindings) -> None:
     drawn = drawn_captions(bindings).groups[0]
-    (own,) = (replace(drawn, opposite=()),)
+    own = replace(drawn, opposite=())
     found = swapped([own, drawn], [[torch.zeros(3, 4).double()] * 3] * 2)
 
     assert set(found) == set(COLUMNS)

@@ -26,8 +26,10 @@ SHOWN = ("scenes", "binding scenes", "grounding scenes")  # to each of CLEAN
 RANKED = ("faithfulness", "invariance")
 # enough to compare two ways of measuring, not to pass: of these images, claims that are certain at once take half
 FEW = """
+min_images = 8
+
 [profiles.smoke]
-images = 32
+images = 16
 
 [profiles.smoke.attacks]
 sizes = [4, 8]
@@ -186,5 +188,5 @@ def test_the_rerun_line_repeats_one_claim(sevens: Run, tmp_path: Path) -> None:
     # but for Holm's correction, which needs all p-values of the family
     own = [one for one in sevens.results["claims"] if one["subject"] == claim["subject"]]
     gates = sum(one["gates"] and one["verdict"] != "NOT_APPLICABLE" for one in own)
-    alone = {**claim, "p_holm": min(1, gates * claim["p"])}
+    alone = {**claim, "p_holm": min(1.0, gates * claim["p"])}
     assert difference(found.results["claims"], [alone], tolerance=1e-5) == ""

@@ -144,7 +144,12 @@ def area(images: Images, suspect: Suspect) -> Float[Tensor, "h w"]:
 
 
 def unseen(dataset: Dataset, found: Scan) -> Dataset:
+    """The images that were not searched."""
+    taken = set(found.searched)
+    return only(dataset, [one for one in dataset.ids if one not in taken])
+
+
+def unseen_of_others(dataset: Dataset, found: Scan) -> Dataset:
     """The images that were not searched and are not of the class that the strongest suspect pulls towards."""
-    taken, label = set(found.searched), found.strongest[0].label
-    labels: dict[str, int] = dict(zip(dataset.ids, dataset.labels, strict=True))
-    return only(dataset, [one for one in dataset.ids if one not in taken and labels[one] != label])
+    left, label = unseen(dataset, found), found.strongest[0].label
+    return only(left, [one for one, its_own in zip(left.ids, left.labels, strict=True) if its_own != label])

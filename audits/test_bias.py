@@ -8,9 +8,9 @@ is when the same pixels are hidden under a piece of the same picture, with soft 
 for the suspect and the class that gain most; pull is that gain on the other images, of other classes, which the search
 has not seen, and 0 where the class loses: what some pictures lose does not make up for what others gain. decides is
 about the suspect, of those with a place, with which most of the searched images are called something else, whatever
-that is: the share of the other images that are, and are not when the same pixels are hidden. map_share is the share of
-the map on the strongest suspect, as far as it is more than its share of the area, in the same pictures, for the class
-that is predicted then.
+that is: the share of the images that the search has not seen, of any class, that are, and are not when the same pixels
+are hidden. map_share is the share of the map on the strongest suspect, as far as it is more than its share of the area,
+in the same pictures, for the class that is predicted then.
 
 ## Why it matters
 
@@ -54,7 +54,7 @@ from torch import Tensor
 from audits.ask import Ask
 from audits.bias_doses import doses
 from audits.bias_removal import removed
-from audits.bias_scan import Scan, area, scan, turned, unseen
+from audits.bias_scan import Scan, area, scan, turned, unseen, unseen_of_others
 from audits.bias_shown import TURNED, show
 from audits.question import Question
 from camcore.cam import CamMethod
@@ -67,7 +67,7 @@ from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from fixtures.artefacts import carrying, covered, fingerprint, suspects
 
-VERSION = "2"
+VERSION = "3"
 SEARCHED = 32  # images that are searched, for each chance draw of the profile
 
 PULL = Question(
@@ -170,7 +170,7 @@ def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
         common: dict[str, Any] = {"seed": seed, "chunk": ask.terms.batch_size, "progress": ask.progress}
         found = scan(ask.subject, ask.dataset, order[:cut], every, **common)
         suspect, label = found.strongest[0].suspect, found.strongest[0].label
-        judged = shuffled(unseen(ask.dataset, found), seed)[: ask.terms.budget]
+        judged = shuffled(unseen_of_others(ask.dataset, found), seed)[: ask.terms.budget]
         tried = doses(ask.subject, ask.dataset, judged, suspect, label, **common)
         taken_out = removed(ask.subject, ask.dataset, order[cut:], suspect, label, **common)
         return {"found": replace(found, doses=tried, removal=taken_out)}
@@ -189,6 +189,7 @@ def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
         ),
         version=VERSION,
         premise=search,
-        among=lambda dataset, given: unseen(dataset, given["found"]),
+        # what turns pictures may turn those of the very class that another suspect pulls towards
+        among=lambda dataset, given: (unseen if column == TURNED else unseen_of_others)(dataset, given["found"]),
         apart=f"{fingerprint(ask.artefacts)} of {ask.terms.budget}",  # of more images more are searched
     )

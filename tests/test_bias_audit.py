@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from audits import test_bias as audit
 from audits.bias_doses import DOSED, OPACITIES, SHARES, Doses, doses
 from audits.bias_removal import Removal, removed
-from audits.bias_scan import NAMED, Scan, scan, turned, unseen
+from audits.bias_scan import NAMED, Scan, scan, turned, unseen, unseen_of_others
 from audits.bias_shown import _taken_out
 from audits.crossing import first_at
 from camcore.cam import METHODS
@@ -135,11 +135,25 @@ def test_too_few_images_are_refused() -> None:
 
 def test_what_is_found_is_confirmed_on_other_images_of_other_classes() -> None:
     data, found = dataset(), searched(8.0)
-    left = unseen(data, found)
+    left = unseen_of_others(data, found)
 
     assert not set(left.ids) & set(found.searched)
     assert TAUGHT not in left.labels
     assert len(left) == 8  # of ten that were left, two are of the class
+    assert len(unseen(data, found)) == 10
+
+
+def test_what_decides_is_confirmed_on_pictures_of_every_class() -> None:
+    """Of two classes, one suspect pulled towards the one, and another turned its pictures: nobody looked at them."""
+    data, found = dataset(), searched(8.0)
+    asked = {}
+    for question, column in ((audit.PULL, "pull"), (audit.DECIDES, audit.TURNED)):
+        ask = MagicMock()
+        audit.ask_about(ask, question, column)
+        asked[column] = ask.call_args.kwargs["among"](data, {"found": found})
+
+    assert TAUGHT in asked[audit.TURNED].labels
+    assert TAUGHT not in asked["pull"].labels
 
 
 @pytest.mark.parametrize("cams", [CAMS, {}], ids=["with maps", "without"])

@@ -31,9 +31,10 @@ succeeds with changes of 64/255 and not without any change. After it, the verdic
 pixels it had no slope to follow, or got no higher than it began, on more than 1 % of the pictures (for guided, in the
 random ones too); if noise hijacks more pictures than it; or if more than one picture, and more than 1 %, fall to noise,
 waves or squares and not to it. That holds whichever way the numbers point: they are told in the reason. A branch that
-no gradient shows and that none of these hits is not found. A softmax that has rounded to 1 hides nothing: the attack
-climbs log-odds, which do not round. A small change need not tell two models apart: of the controls, clean and
-adversarially trained, both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker
+no gradient shows and that none of these hits is not found. A softmax that has rounded to 1 hides little: the attack
+climbs log-odds, which do not round, but become the margin to the best other class, and on that it found 15 of 16
+pictures where it found all (loud_jaw, glass_jaw). A small change need not tell two models apart: of the controls, clean
+and adversarially trained, both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker
 knows the model. Undefended networks are hijacked nearly always, which is why this informs, and gates only where a
 policy says so. Models that draw at random in the forward pass are not judged. The map is that of the picture as it was,
 and is not drawn anew while the attack goes on. LPIPS, which tells better than SSIM what people see, is measured where
@@ -43,7 +44,7 @@ said of what was read back: if one is right again, the claim is an ERROR.
 
 ## Caught by
 
-glass_jaw, blind_guide, reversed_gradients, masked_gradients, blinkered, numb_jaw, lined, even_map
+glass_jaw, loud_jaw, blind_guide, reversed_gradients, masked_gradients, blinkered, numb_jaw, lined, even_map
 
 ## References
 

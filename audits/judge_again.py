@@ -19,7 +19,7 @@ from audits.question import Question, taken_apart
 from audits.waivers import waived
 from camcore import statistics
 from camcore.engine import DEGENERATE_MAPS, Terms, judged_again
-from camcore.errors import BadInput, one_line
+from camcore.errors import BadInput, one_line, shown
 from camcore.verdict import Outcome, Verdict
 
 
@@ -92,7 +92,7 @@ def judge_again(results: Mapping[str, Any], policy: Policy, *, command: str, tod
 def _told(per_image: Mapping[str, Any] | None) -> str:
     if per_image is None:
         return "what a version before 1.2 did not record"
-    attacks = ", ".join(f"{name} {value}" for name, value in per_image["attacks"].items())
+    attacks = ", ".join(f"{name} {shown(value)}" for name, value in per_image["attacks"].items() if value is not None)
     return f"{per_image['chance_draws']} draws and attacks of {attacks}"
 
 

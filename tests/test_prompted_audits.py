@@ -145,9 +145,17 @@ def seen_by(module: nn.Module, audit: Callable[[], Results]) -> tuple[Results, i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("by", "decided_by_little"), [(0.004, "FAIL"), (0.4, "PASS")], ids=["a shade", "vivid"])
+@pytest.mark.parametrize(
+    ("by", "verdicts"),
+    [
+        # a red square turns what is not red, two in three: more than half, which so few pictures do not show
+        (0.004, {"bias/pull": "FAIL", "bias/decides": "INCONCLUSIVE", "hijack/resists": "FAIL"}),
+        (0.4, {"bias/decides": "PASS", "hijack/resists": "PASS"}),
+    ],
+    ids=["a shade", "vivid"],
+)
 def test_a_model_of_shades_is_decided_by_little_if_they_are_faint_and_by_no_order_of_the_pieces(
-    by: float, decided_by_little: str, tmp_path: Path
+    by: float, verdicts: dict[str, str], tmp_path: Path
 ) -> None:
     said: list[str] = []
     model = shades(said)
@@ -158,12 +166,7 @@ def test_a_model_of_shades_is_decided_by_little_if_they_are_faint_and_by_no_orde
 
     results, seen = seen_by(model.embed_image, asked)
     found = claims(results)
-    expected = {
-        "shuffling/structure": "FAIL",
-        "bias/decides": decided_by_little,
-        "hijack/resists": decided_by_little,
-        "shuffling/map_follows": "PASS",
-    }
+    expected = {"shuffling/structure": "FAIL", "shuffling/map_follows": "PASS", **verdicts}
 
     assert {name: found[name].verdict for name in expected} == expected
     assert {wording.format(name) for wording in WORDINGS for name in COLOURS} <= set(said)

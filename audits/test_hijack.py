@@ -135,7 +135,7 @@ def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks)
     columns |= {f"{name}:{JUDGED}": hits for name, hits in top.tried.items()}
     columns |= _beside(subject, batch, rec.images, where, top.piece, effort=effort, found=found)
     change = (top.images - rec.images).abs()
-    seen = _seen(rec.images, top.images, found) | {
+    seen = _seen(rec.images, top.images, found, of=top.success) | {
         "changed": (change > 0.5 / LEVELS).double().mean((1, 2, 3)),
         "largest": change.amax((1, 2, 3)) * LEVELS,
     }
@@ -173,19 +173,26 @@ def _beside(
     plain = blended(subject, batch, where["top"], target, found.signatures, radius=HUGE)
     columns[f"signature:{HUGE}"] = plain.success.double().masked_fill(target < 0, torch.nan)
     for radius, one in ((JUDGED, piece), (HUGE, plain)):
-        for name, values in _seen(images, one.images, found).items():
-            columns[f"{name}:signature:{radius}"] = values.masked_fill(target < 0, torch.nan)
+        for name, values in _seen(images, one.images, found, of=target >= 0).items():
+            columns[f"{name}:signature:{radius}"] = values
     return columns
 
 
-def _seen(one: Images, other: Images, found: Checks) -> dict[str, Tensor]:
-    """SSIM, mean over the colours; and LPIPS, where its weights are at hand."""
-    colours = range(one.shape[1])
-    alike = [structural_similarity(one[:, colour], other[:, colour]) for colour in colours]
-    seen = {"ssim": torch.stack(alike).mean(0).double()}
+def _seen(images: Images, changed: Images, found: Checks, *, of: Tensor) -> dict[str, Tensor]:
+    """Of some images SSIM, mean over the colours, and LPIPS, where its weights are at hand; NaN of the others."""
+    measures = {"ssim": _structure}
     if found.lpips is not None:
-        seen["lpips"] = lpips(one, other, net=found.lpips).double()
+        measures["lpips"] = partial(lpips, net=found.lpips)
+    seen = {name: torch.full((len(images),), torch.nan, dtype=torch.double, device=images.device) for name in measures}
+    if of.any():
+        for name, measure in measures.items():
+            seen[name][of] = measure(images[of], changed[of]).double()
     return seen
+
+
+def _structure(one: Images, other: Images) -> Tensor:
+    colours = range(one.shape[1])
+    return torch.stack([structural_similarity(one[:, colour], other[:, colour]) for colour in colours]).mean(0)
 
 
 @pytest.mark.audit("hijack")

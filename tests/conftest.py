@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 from hypothesis import settings
 
@@ -12,3 +14,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     xdist, left to itself, begins with the files of the most tests (hence its option in tox.ini).
     """
     items.sort(key=lambda item: not item.path.name.startswith("test_run_"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name is found: what a machine without a network says."""
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -3,7 +3,6 @@ import hashlib
 import http.server
 import io
 import pickle
-import socket
 import tarfile
 import threading
 from pathlib import Path
@@ -39,14 +38,6 @@ def refused(spec, classes):
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CAMCORE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    def fail(*args, **options):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -57,11 +57,8 @@ def test_a_file_that_the_server_lacks_is_refused_with_a_way_out(server):
     assert message.endswith("pass --weights FILE")
 
 
+@pytest.mark.usefixtures("no_network")
 def test_without_a_network_the_way_out_is_named(tmp_path, monkeypatch):
-    def no_network(*args, **options):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", no_network)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     message = refusal(find_subject, "resnet50@IMAGENET1K_V1")
     assert "resnet50-0676ba61.pth" in message

@@ -1,5 +1,4 @@
 import json
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -44,14 +43,6 @@ def saved(tmp_path_factory):
 def folder(tmp_path):
     """A tiny CLIP of the test's own, to be damaged."""
     return save_tiny_clip(tmp_path / "tiny")
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*args, **options):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 def some_images(count=2):

@@ -1,7 +1,6 @@
 """transformers' models that find phrases, through the loading code that users go through, offline."""
 
 import json
-import socket
 
 import pytest
 import torch
@@ -20,16 +19,12 @@ from fixtures.vision_language.tiny_clip import save_tiny_clip  # noqa: E402
 from fixtures.vision_language.tiny_grounders import save_tiny_grounder  # noqa: E402
 
 # transformers takes seconds to import
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default:.*:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default:.*:DeprecationWarning"),
+    pytest.mark.usefixtures("no_network"),
+]
 OWLS = ("owlv2", "owlvit")
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch):
-    def refuse(*args, **options):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.fixture(scope="module")

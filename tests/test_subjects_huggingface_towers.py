@@ -2,7 +2,6 @@
 
 import json
 import math
-import socket
 from functools import partial
 
 import pytest
@@ -24,7 +23,11 @@ from fixtures.vision_language.tiny_clip import CONFIGS, PATCH, SIDE  # noqa: E40
 from fixtures.vision_language.tiny_towers import LONGEST, MADE, save_tiny_towers  # noqa: E402
 
 # transformers takes seconds to import
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default:.*:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default:.*:DeprecationWarning"),
+    pytest.mark.usefixtures("no_network"),
+]
 
 KINDS = [
     pytest.param(
@@ -46,14 +49,6 @@ LAYERS = {  # and how many tokens stand before the patches
     "tipsv2": ("encoder.layer.1.norm1", 2),
 }
 refused = partial(refusal, find_image_text)
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch):
-    def refuse(*args, **options):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.fixture(scope="module")

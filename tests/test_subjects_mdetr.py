@@ -1,7 +1,6 @@
 """MDETR through the loading code that users go through, offline: its checkpoints and its tokeniser."""
 
 import json
-import socket
 
 import pytest
 import torch
@@ -21,15 +20,11 @@ from fixtures.subjects import mdetr
 from fixtures.vision_language.tiny_grounders import save_tiny_mdetr, tiny_roberta
 
 # transformers takes seconds to import
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default:.*:DeprecationWarning")]
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch):
-    def refuse(*args, **options):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default:.*:DeprecationWarning"),
+    pytest.mark.usefixtures("no_network"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 import json
 import logging
-import socket
 import sys
 import warnings
 from dataclasses import replace
@@ -65,11 +64,7 @@ def named(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def no_network(tmp_path, monkeypatch):
-    def refuse(*args, **options):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+def no_network(no_network, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 

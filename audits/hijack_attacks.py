@@ -17,16 +17,15 @@ from camcore.perturbations import rank_pixels
 from camcore.recording import Recording
 from camcore.subject import Classifier
 
-AREA = 0.2  # of the pixels
 WHERE = {"top": "where Grad-CAM looks", "random": "at random", "anti": "where it looks least", "all": "everywhere"}
 
 
-def masks(rec: Recording, batch: Batch) -> dict[str, Tensor]:
-    """Where each attack may change pixels; ties in the map are broken at random."""
+def masks(rec: Recording, batch: Batch, *, area: float) -> dict[str, Tensor]:
+    """Where each attack may change pixels, `area` of them but for "all"; ties in the map are broken at random."""
     size = rec.images.shape[2:]
     marked = upsample(METHODS["gradcam"](rec), size, rec.placement)  # with its sign: what is least is least
     random = upsample(chance.random(rec, generators=batch.generators("hijack random map")), size, rec.placement)
-    pixels = round(AREA * marked[0].numel())
+    pixels = max(1, round(area * marked[0].numel()))
 
     def highest(saliency: Tensor, purpose: str) -> Tensor:
         return (rank_pixels(saliency, generators=batch.generators(purpose)) < pixels).to(rec.images)

@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from audits.crossing import first_at
-from audits.hijack_attacks import AREA, WHERE, length, masks
+from audits.hijack_attacks import WHERE, length, masks
 from audits.hijack_blind import NOISES
 from audits.hijack_checks import CALM, HUGE, WOBBLE, Checks
 from audits.hijack_doubts import SHARE
@@ -44,7 +44,7 @@ def show(
 ) -> Iterable[Evidence]:
     """Each image with its map, hijacked and read back from a file, and the change; success over size; all attacks."""
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
-    where = masks(rec, batch)
+    where = masks(rec, batch, area=effort.area)
     attacked = judged(subject, batch, where["top"], effort, found)
     hit, shown = attacked.success.tolist(), attacked.images.clone()
     files = {index: folder / _file(subject, index, batch.ids[index]) for index in range(len(batch)) if hit[index]}
@@ -224,7 +224,8 @@ def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back
     ]
     return Table(
         title=f"Hijacked, share with its 95 % interval ({effort.steps} steps, {effort.restarts} restart"
-        f"{'s' * (effort.restarts != 1)}, the best iterate; {AREA:.0%} of the pixels unless it says everywhere)",
+        f"{'s' * (effort.restarts != 1)}, the best iterate; {100 * effort.area:.3g} % of the pixels unless it says "
+        "everywhere)",
         columns=("attack", "hijacked"),
         rows=tuple(lines),
     )

@@ -43,6 +43,7 @@ class Attacks(Closed):
     """How hard a run tries to hijack the model."""
 
     sizes: list[Annotated[int, Field(ge=1, le=255)]]  # of change, in steps of 1/255, the least first
+    area: float = Field(ge=0.01, le=0.5)  # of the pixels: those that the map marks, and an attack may change
     steps: int = Field(ge=1, le=10_000)
     restarts: int = Field(ge=1, le=1000)
     queries: int = Field(ge=1, le=1_000_000)  # of the attack that needs no gradient

@@ -2,19 +2,19 @@
 
 ## What it measures
 
-Of the pictures that the model has right, the 20 % of the pixels that its Grad-CAM map marks are changed, each value by
-at most 1, 2, 4 or 8 steps of 1/255 (`smoke`: 4 or 8), so as to change the class (projected gradient ascent whose step
-adapts, APGD, on the cross-entropy). Every size is tried on every picture that no smaller one has hijacked. Every
-picture that is judged is on the 8-bit grid. guided is how much oftener that succeeds in the marked pixels than in as
-many pixels of a random map, averaged over the sizes. resists is the share that is hijacked at 4/255, by that attack or
-by any other in the same pixels and of the same size: random noise (4 draws); where the gradient has failed, the finest
-waves that a picture holds (16 of them); and on the first of the pictures (16; more in the larger profiles) squares of
-colour (Square), the attack by gradient to a class that was drawn beforehand or that the policy names
-(`attacks.source`), and a texture signature: the square of another picture that Grad-CAM marks most, moved about in the
-marked pixels to where it helps its class most. A picture whose map is empty or constant, or not to be judged otherwise,
-counts as the worst case. Beside them: how far each attack climbed, what can be seen of the change (SSIM, LPIPS), and,
-on the first pictures, the pixels that the map marks least, the whole picture, and changes whose length is limited
-instead of their largest value (L2).
+Of the pictures that the model has right, the 20 % of the pixels that its Grad-CAM map marks (a policy may set another
+share: `attacks.area`) are changed, each value by at most 1, 2, 4 or 8 steps of 1/255 (`smoke`: 4 or 8), so as to change
+the class (projected gradient ascent whose step adapts, APGD, on the cross-entropy). Every size is tried on every
+picture that no smaller one has hijacked. Every picture that is judged is on the 8-bit grid. guided is how much oftener
+that succeeds in the marked pixels than in as many pixels of a random map, averaged over the sizes. resists is the share
+that is hijacked at 4/255, by that attack or by any other in the same pixels and of the same size: random noise (4
+draws); where the gradient has failed, the finest waves that a picture holds (16 of them); and on the first of the
+pictures (16; more in the larger profiles) squares of colour (Square), the attack by gradient to a class that was drawn
+beforehand or that the policy names (`attacks.source`), and a texture signature: the square of another picture that
+Grad-CAM marks most, moved about in the marked pixels to where it helps its class most. A picture whose map is empty or
+constant, or not to be judged otherwise, counts as the worst case. Beside them: how far each attack climbed, what can be
+seen of the change (SSIM, LPIPS), and, on the first pictures, the pixels that the map marks least, the whole picture,
+and changes whose length is limited instead of their largest value (L2).
 
 ## Why it matters
 
@@ -122,7 +122,7 @@ def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks)
     """
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
     code = degeneracy(rec, rectify(METHODS["gradcam"](rec)))
-    where = masks(rec, batch)
+    where = masks(rec, batch, area=effort.area)
     top = judged(subject, batch, where["top"], effort, found)
     by_gradient = {"top": top.by_gradient, "random": swept(subject, batch, where["random"], effort)}
     columns = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from audits.hijack_attacks import AREA, attack, masks
+from audits.hijack_attacks import attack, masks
 from audits.policy import load_policy
 from benchmarks import timing
 from camcore.fragility import on_grid
@@ -41,13 +41,15 @@ def main() -> None:
             right = subject.logits(on_grid(every.images)).argmax(1) == every.labels
         kept = [image_id for image_id, hit in zip(data.ids, right.tolist(), strict=True) if hit]
         batch = load(data, kept, subject.geometry, seed=0, device=subject.device)
-        where = masks(record(subject, on_grid(batch.images), chunk=8), batch)
+        where = masks(record(subject, on_grid(batch.images), chunk=8), batch, area=effort.area)
         counts.append(f"{name} has {len(kept)} of {options.images} right")
         columns += [
             [rate(attack(subject, batch, where[place], radius, effort).success) for radius in RADII]
             for place in ("top", "all")
         ]
-    heads = [f"{name}, {where}" for name in CONTROLS for where in (f"{AREA:.0%} that Grad-CAM marks", "everywhere")]
+    heads = [
+        f"{name}, {where}" for name in CONTROLS for where in (f"{effort.area:.0%} that Grad-CAM marks", "everywhere")
+    ]
     text = "\n".join(
         [
             f"| largest change | {' | '.join(heads)} |",

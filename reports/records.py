@@ -33,6 +33,7 @@ class Attacks(Record):
     """How hard a run tried to hijack the model."""
 
     sizes: Many[int]
+    area: float = 0.2  # in runs that do not say so
     steps: int
     restarts: int
     queries: int

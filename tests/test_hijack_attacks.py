@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from audits.hijack_attacks import AREA, length, masks, swept
+from audits.hijack_attacks import length, masks, swept
 from audits.hijack_signatures import TRIED, _laid, _windows, blended, cut_signatures, drawn_classes
 from audits.policy import load_policy
 from camcore.adversary import Attacked
@@ -48,12 +48,13 @@ def test_the_length_is_that_of_a_change_of_every_value_in_the_mask() -> None:
     assert length(mask, 4) == pytest.approx(float(change.norm()))
 
 
-def test_the_masks_have_one_size_and_lie_where_they_are_said_to() -> None:
+@pytest.mark.parametrize(("area", "pixels"), [(0.01, 3), (0.2, 51), (0.5, 128)])
+def test_the_masks_have_the_size_that_the_policy_says_and_lie_where_they_are_said_to(area: float, pixels: int) -> None:
     asked = subject()
     whole = batch(asked)
-    where = masks(record(asked, whole.images), whole)
+    rec = record(asked, whole.images)
+    where = masks(rec, whole, area=area)
 
-    pixels = round(AREA * 16 * 16)
     assert {name: mask.sum((1, 2)).unique().tolist() for name, mask in where.items()} == {
         "top": [pixels],
         "random": [pixels],
@@ -61,6 +62,9 @@ def test_the_masks_have_one_size_and_lie_where_they_are_said_to() -> None:
         "all": [256],
     }
     assert (where["top"] * where["anti"]).sum() == 0
+    saliency = upsample(METHODS["gradcam"](rec), (16, 16), rec.placement)
+    for row, marked in zip(saliency, where["top"].bool(), strict=True):
+        assert row[marked].min() >= row[~marked].max()
 
 
 def test_a_drawn_class_is_another_one() -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from audits import hijack_shown
 from audits import test_hijack as audit
 from audits.crossing import first_at
-from audits.hijack_attacks import AREA
 from audits.hijack_blind import COLOURS, LENGTHS, NOISES
 from audits.hijack_shown import show
 from audits.hijack_signatures import TRIED
@@ -42,7 +41,7 @@ def test_the_judged_columns_are_one_number_per_image_within_their_bounds() -> No
         assert ((values >= question.bounds[0]) & (values <= question.bounds[1])).all()
     hit = columns["resists"] == 1
     assert 0 < int(hit.sum()) < 4
-    for name, most in (("largest", audit.JUDGED + 1e-3), ("changed", AREA + 0.01), ("ssim", 1.0)):
+    for name, most in (("largest", audit.JUDGED + 1e-3), ("changed", LEAST.area + 0.01), ("ssim", 1.0)):
         assert columns[name][~hit].isnan().all()
         assert columns[name][hit].max() <= most
     assert (columns["ssim"][hit] > 0.9).all()

@@ -163,6 +163,7 @@ def test_values_of_another_version_of_the_audit_are_refused(changes: dict[str, s
     [
         ("chance_draws = 500", "500 draws .* and this run had 2 draws"),
         ("attacks.restarts = 50", "restarts 50.*, and this run had .*restarts 1,"),
+        ("attacks.area = 0.1", "area 0.1,.*, and this run had .*area 0.2,"),
     ],
 )
 def test_a_policy_that_asks_for_more_per_image_has_to_measure_it(tmp_path: Path, profile: str, words: str) -> None:

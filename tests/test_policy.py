@@ -77,6 +77,10 @@ def test_the_hash_is_of_the_content_not_of_the_file(tmp_path: Path) -> None:
         ("inconclusive_exit = 0", "inconclusive_exit: Input should be 1 or 6, got 0"),
         ("[profiles.pr.attacks]\nsteps = 0", "profiles.pr.attacks.steps: Input should be greater than or equal to 1"),
         ("[profiles.pr.attacks]\nsizes = [1, 2]", "expected sizes in rising order, 4 (which is judged) among them"),
+        (
+            "[profiles.pr.attacks]\narea = 0.001",
+            "profiles.pr.attacks.area: Input should be greater than or equal to 0.01",
+        ),
         ("[profiles.pr.attacks]\nsizes = [8, 4]", "expected sizes in rising order"),
         ("[profiles.pr.attacks]\nrestart = 2", "unknown key 'profiles.pr.attacks.restart'; did you mean 'restarts'?"),
         ("required = ['walls']", "'walls' is required, which is no audit; did you mean 'wall'?"),

@@ -10,8 +10,9 @@ from torch import Tensor
 from camcore.cam import CamMethod
 from camcore.degeneracy import Degeneracy, degeneracy
 from camcore.images import Batch, Images
-from camcore.imagetext import TwoTowers, as_scorer
+from camcore.imagetext import TwoTowers
 from camcore.maps import upsample
+from camcore.prompted import as_scorer
 from camcore.recording import Recording, ZeroGradient, record, zero_gradients_recorded
 from camcore.subject import Classifier
 from fixtures.datasets.binding_scenes import Bindings, Group

@@ -19,7 +19,8 @@ from camcore.cam import PARTIAL, CamMethod
 from camcore.engine import Terms
 from camcore.errors import BadInput, Undefined, one_line
 from camcore.images import Dataset
-from camcore.imagetext import PROBES, CaptionScorer, TwoTowers, as_classifier, scorer_as_classifier, with_map
+from camcore.imagetext import CaptionScorer, TwoTowers
+from camcore.prompted import PROBES, as_classifier, scorer_as_classifier, with_map
 from camcore.recording import record
 from camcore.subject import Ability, Classifier, Subject
 from camcore.throughput import fastest_batch_size

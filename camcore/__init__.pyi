@@ -4,8 +4,9 @@ from .errors import BadInput
 from .grid import Grid
 from .grounding import BoxFinder
 from .images import Batch, Dataset, Geometry
-from .imagetext import CaptionScorer, TwoTowers, as_classifier, as_scorer, scorer_as_classifier
+from .imagetext import CaptionScorer, TwoTowers
 from .layers import with_target_layer
+from .prompted import as_classifier, as_scorer, scorer_as_classifier
 from .recording import Recording, ZeroGradient, record, record_layers
 from .similarity import captions_as_classes
 from .subject import Classifier, Grounder, ImageText, Normalise, Subject

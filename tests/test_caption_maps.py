@@ -18,7 +18,8 @@ from camcore.degeneracy import Degeneracy
 from camcore.engine import Terms, evaluate
 from camcore.errors import TooLong
 from camcore.images import Batch, load
-from camcore.imagetext import TwoTowers, as_classifier, as_scorer, with_map
+from camcore.imagetext import TwoTowers
+from camcore.prompted import as_classifier, as_scorer, with_map
 from camcore.recording import record
 from camcore.verdict import Outcome, Overlay, Table
 from fixtures.controls import hand_clip as by_hand

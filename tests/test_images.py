@@ -1,5 +1,8 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
@@ -169,3 +172,39 @@ def test_batches_hold_every_named_image_once_in_order_and_tell_how_far_they_are(
 
     assert [batch.ids for batch in found] == [tuple(ids[:2]), tuple(ids[2:4]), tuple(ids[4:])]
     assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_a_squashed_picture_is_seen_whole():
+    geometry = Geometry(crop=(6, 8), squash=True)
+    image = torch.rand(3, 30, 20, generator=generator(0, "squashed"))
+    expected = nn.functional.interpolate(image[None], (6, 8), mode="bilinear", align_corners=False, antialias=True)[0]
+    torch.testing.assert_close(geometry.fit(image), expected)
+    assert not geometry.cuts_sides
+    assert geometry.window(30, 20) == (0, 0, 20, 30)
+    assert geometry.keeps(torch.tensor([[0.0, 0.0, 20.0, 30.0]]), 30, 20).tolist() == [True]
+
+
+def test_a_crop_of_a_wide_photograph_loses_an_eighth_of_it_on_either_side():
+    geometry = Geometry(crop=(224, 224), resize=224)
+    assert geometry.cuts_sides
+    assert geometry.window(480, 640) == pytest.approx((80, 0, 560, 480), abs=2)
+    boxes = torch.tensor([[90.0, 0.0, 550.0, 480.0], [70.0, 10.0, 200.0, 90.0], [300.0, 0.0, 570.0, 90.0]])
+    assert geometry.keeps(boxes, 480, 640).tolist() == [True, False, False]
+
+
+@given(
+    st.integers(8, 20), st.integers(8, 20), st.integers(0, 18), st.integers(0, 18), st.integers(1, 6), st.integers(1, 6)
+)
+def test_a_box_is_kept_if_and_only_if_none_of_its_pixels_is_cut_away(height, width, left, top, wide, high):
+    left, top = min(left, width - wide), min(top, height - high)
+    picture = torch.zeros(3, height, width)
+    picture[:, top : top + high, left : left + wide] = 1
+    geometry = Geometry(crop=(8, 8))
+    box = torch.tensor([[left, top, left + wide, top + high]], dtype=torch.float32)
+    seen = geometry.fit(picture)[0].sum().item()
+    assert geometry.keeps(box, height, width).item() is (seen == wide * high)
+
+
+def test_a_picture_is_not_both_squashed_and_cropped():
+    with pytest.raises(ValueError, match="leave resize out"):
+        Geometry(crop=(8, 8), resize=9, squash=True)

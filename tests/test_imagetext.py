@@ -2,58 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from camcore import BadInput, CaptionScorer, Geometry, ImageText, TwoTowers, as_classifier, as_scorer, cam, record
+from camcore import CaptionScorer, ImageText, as_scorer
 from camcore.cost import metered
 from camcore.errors import TooLong
-from camcore.imagetext import AT_ONCE, reads, same_rows, with_map
+from camcore.imagetext import AT_ONCE, reads, same_rows
 from camcore.seeds import generator
-from tests.tiny import CLASSES, SIZE, GapNet, as_they_are, randomised, some_images
-
-LEFT, RIGHT, DOG = "a mug on the left", "a mug on the right", "a dog"
-LONGEST = 24
-
-
-class Words(nn.Module):
-    """Reads the place of every letter, in lower case; keeps the sizes of the batches it was given."""
-
-    def __init__(self):
-        super().__init__()
-        self.table = nn.Embedding(128, 4)
-        self.mix = nn.Linear(4 * LONGEST, CLASSES)
-        self.batches = []
-
-    def forward(self, tokens):
-        self.batches.append(len(tokens["ids"]))
-        return self.mix(self.table(tokens["ids"]).flatten(1))
-
-
-def tokenise(captions):
-    return {"ids": torch.tensor([[*caption.lower().encode().ljust(LONGEST)][:LONGEST] for caption in captions])}
-
-
-def towers(**given):
-    pair = randomised(nn.ModuleDict({"image": GapNet(), "text": Words()}))
-    defaults = {"tokenise": tokenise, "scale": 14.0, "sha256": "abc", "weights": "random:0", "unsafe": ("a reason",)}
-    return TwoTowers(
-        name="towers",
-        spec="towers",
-        module=pair,
-        geometry=Geometry(crop=(SIZE, SIZE)),
-        preprocess=as_they_are,
-        embed_image=pair["image"],
-        embed_text=pair["text"],
-        **{**defaults, **given},
-    )
-
-
-def cosines(subject, images, captions):
-    """The definition, one pair at a time."""
-    image, text = subject.embed_image(images), subject.embed_text(tokenise(captions))
-    return torch.stack([torch.stack([(i @ t) / (i.norm() * t.norm()) for t in text]) for i in image])
+from tests.tiny import CLASSES, SIZE, some_images
+from tests.worded_towers import DOG, LEFT, LONGEST, RIGHT, cosines, tokenise, towers
 
 
 def test_two_towers_score_images_and_captions():
@@ -209,18 +166,6 @@ def test_two_orders_of_the_same_words_are_level_whatever_order_comes_first():
     assert found == [0, 1, 1, 0, 2]
 
 
-def test_classes_that_are_one_to_the_model_are_refused():
-    with pytest.raises(ValueError, match=r"'dog' and 'Dog' the same embedding.*case and white space do not count"):
-        as_classifier(towers(), ["dog", "mug", "Dog"], templates=["a {}.", "one {}"])
-    subject = towers()
-    bag = replace(subject, embed_text=lambda tokens: subject.module["text"].table(tokens["ids"]).sum(1)[:, :CLASSES])
-    with pytest.raises(ValueError, match=r"'on top' and 'top on' the same embedding.*does not read the order of words"):
-        as_classifier(bag, ["on top", "top on"])
-    assert as_classifier(towers(), ["crane", "mug", "crane"]).classes == ("crane", "mug", "crane")  # ImageNet has it
-    # one caption of two classes is the same, and the classes are not
-    assert as_classifier(towers(), ["dog", "A dog"], templates=["a {}", "{}"]).classes == ("dog", "A dog")
-
-
 def test_the_same_row_is_found_among_many_and_near_rows_are_not_the_same():
     rows = nn.functional.normalize(torch.randn(3000, 16, generator=generator(0, "rows")), dim=1)
     assert same_rows(rows) is None
@@ -238,147 +183,3 @@ def test_no_caption_and_a_training_model_are_refused():
     subject.module.train()
     with pytest.raises(ValueError, match="towers is in training mode"):
         subject.similarity(some_images(1), [DOG])
-
-
-@pytest.mark.parametrize("bias", [None, -3.0])
-def test_the_logits_of_the_classifier_are_the_models_own(bias):
-    subject, images = towers(bias=bias), some_images(2)
-    classifier = as_classifier(subject, [LEFT, RIGHT, DOG])
-    expected = 14 * cosines(subject, images, [LEFT, RIGHT, DOG]) + (bias or 0)
-    torch.testing.assert_close(classifier.logits(images), expected)
-    if bias is not None:
-        torch.testing.assert_close(classifier.logits(images), subject.similarity(images, [LEFT, RIGHT, DOG]))
-    assert classifier.classes == (LEFT, RIGHT, DOG)
-
-
-def test_a_class_of_several_templates_is_the_mean_of_unit_embeddings():
-    subject, images = towers(), some_images(2)
-    classifier = as_classifier(subject, ["mug", "dog"], templates=["a {}.", "one {} here"])
-    units = [
-        nn.functional.normalize(subject.embed_text(tokenise([f"a {x}.", f"one {x} here"]))) for x in ("mug", "dog")
-    ]
-    image = nn.functional.normalize(subject.embed_image(images))
-    expected = torch.stack([14 * image @ (unit.mean(0) / unit.mean(0).norm()) for unit in units], 1)
-    torch.testing.assert_close(classifier.logits(images), expected)
-    assert classifier.classes == ("mug", "dog")
-
-
-def test_a_template_without_a_place_for_the_class_is_refused():
-    with pytest.raises(ValueError, match=r"expected a template with {} .* got 'a photo'"):
-        as_classifier(towers(), ["mug", "dog"], templates=["a photo"])
-
-
-def test_braces_in_the_name_of_a_class_are_letters():
-    assert as_classifier(towers(), ["{0}", "{mug}"]).classes == ("{0}", "{mug}")
-
-
-def test_the_classifier_says_where_it_comes_from_and_other_captions_are_another_model():
-    subject = towers()
-    first, again, other = (as_classifier(subject, [LEFT, name]) for name in (RIGHT, RIGHT, DOG))
-    assert (first.name, first.spec, first.weights, first.unsafe) == ("towers", "towers", "random:0", ("a reason",))
-    assert first.sha256 == again.sha256 != other.sha256
-    assert as_classifier(replace(subject, sha256="def"), [LEFT, RIGHT]).sha256 != first.sha256
-
-
-def test_the_target_layer_is_found_or_the_subjects_or_the_callers():
-    subject = towers()
-    assert as_classifier(subject, [LEFT, DOG]).target_layer == "encoder.relu"
-    assert as_classifier(replace(subject, target_layer="conv1"), [LEFT, DOG]).target_layer == "encoder.conv1"
-    chosen = as_classifier(replace(subject, target_layer="conv1"), [LEFT, DOG], layer="encoder.conv2")
-    assert chosen.target_layer == "encoder.conv2"
-
-
-def test_what_speaks_for_a_caption_rather_than_another_is_a_map():
-    classifier = as_classifier(towers(), [LEFT, RIGHT])
-    left, right = torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.long)
-    found = cam.hirescam(record(classifier, some_images(2), left, against=right))
-    assert found.flatten(1).abs().amax(1).min() > 0
-    torch.testing.assert_close(found, -cam.hirescam(record(classifier, some_images(2), right, against=left)))
-
-
-def test_a_scorer_gives_the_mean_of_the_wordings_scores_and_a_prompt_ensemble_does_not():
-    subject, images = towers(), some_images(3)
-    said = [[LEFT, "left, a mug"], [RIGHT, "right, a mug"]]
-    scorer = as_scorer(subject, said)
-    scores = subject.similarity(images, [caption for wordings in said for caption in wordings])
-    wanted = scores.unflatten(1, (2, 2)).mean(2) * subject.scale / 100
-    torch.testing.assert_close(scorer.logits(images), wanted)
-    assert scorer.classes == (LEFT, RIGHT)
-    assert scorer.sha256 != as_scorer(subject, [wordings[::-1] for wordings in said]).sha256
-    ensemble = as_classifier(subject, ["left", "right"], templates=["a mug on the {}", "{}, a mug"])
-    assert (ensemble.logits(images) - wanted).abs().max() > 1e-3  # means of length one are longer than means
-
-
-@pytest.mark.parametrize("said", [[], [[]], [[LEFT, DOG], [RIGHT]]])
-def test_a_scorer_needs_as_many_wordings_of_each_class(said):
-    with pytest.raises(ValueError, match="expected as many wordings of each class, at least one, got"):
-        as_scorer(towers(), said)
-
-
-def test_the_map_of_two_towers_is_found_once_for_all_captions():
-    subject = with_map(towers())
-    asked = as_classifier(towers(), [LEFT, DOG])
-    assert (f"encoder.{subject.target_layer}", subject.grid) == (asked.target_layer, asked.grid)
-    assert subject.placement == asked.placement
-    assert subject.placement.source == "traced"
-    with metered() as cost:
-        again = as_scorer(subject, [[LEFT], [DOG]])
-    assert (cost.forwards, cost.backwards) == (0, 0)
-    assert (again.target_layer, again.grid, again.placement) == (asked.target_layer, asked.grid, asked.placement)
-    images, target = some_images(2), torch.zeros(2, dtype=torch.long)
-    found, wanted = (cam.hirescam(record(one, images, target)) for one in (again, asked))
-    torch.testing.assert_close(found, wanted)
-
-
-@pytest.mark.parametrize("name", ["conv1", "encoder.conv1"])
-def test_a_layer_is_named_within_the_image_tower_or_the_classifier(name):
-    subject = with_map(with_map(towers()), layer=name)
-    assert subject.target_layer == "conv1"
-    assert as_classifier(subject, [LEFT, DOG]).grid.height == SIZE
-
-
-def test_a_layer_that_two_towers_do_not_have_is_refused():
-    with pytest.raises(BadInput, match=r"no layer 'encoder.conv9' .* did you mean 'encoder.conv"):
-        with_map(towers(), layer="conv9")
-
-
-def test_two_towers_without_a_map_of_features_stay_as_they_are():
-    net = randomised(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, CLASSES)))
-    subject = replace(towers(), embed_image=net)
-    assert with_map(subject) == subject
-
-
-def test_a_squashed_picture_is_seen_whole():
-    geometry = Geometry(crop=(6, 8), squash=True)
-    image = torch.rand(3, 30, 20, generator=generator(0, "squashed"))
-    expected = nn.functional.interpolate(image[None], (6, 8), mode="bilinear", align_corners=False, antialias=True)[0]
-    torch.testing.assert_close(geometry.fit(image), expected)
-    assert not geometry.cuts_sides
-    assert geometry.window(30, 20) == (0, 0, 20, 30)
-    assert geometry.keeps(torch.tensor([[0.0, 0.0, 20.0, 30.0]]), 30, 20).tolist() == [True]
-
-
-def test_a_crop_of_a_wide_photograph_loses_an_eighth_of_it_on_either_side():
-    geometry = Geometry(crop=(224, 224), resize=224)
-    assert geometry.cuts_sides
-    assert geometry.window(480, 640) == pytest.approx((80, 0, 560, 480), abs=2)
-    boxes = torch.tensor([[90.0, 0.0, 550.0, 480.0], [70.0, 10.0, 200.0, 90.0], [300.0, 0.0, 570.0, 90.0]])
-    assert geometry.keeps(boxes, 480, 640).tolist() == [True, False, False]
-
-
-@given(
-    st.integers(8, 20), st.integers(8, 20), st.integers(0, 18), st.integers(0, 18), st.integers(1, 6), st.integers(1, 6)
-)
-def test_a_box_is_kept_if_and_only_if_none_of_its_pixels_is_cut_away(height, width, left, top, wide, high):
-    left, top = min(left, width - wide), min(top, height - high)
-    picture = torch.zeros(3, height, width)
-    picture[:, top : top + high, left : left + wide] = 1
-    geometry = Geometry(crop=(8, 8))
-    box = torch.tensor([[left, top, left + wide, top + high]], dtype=torch.float32)
-    seen = geometry.fit(picture)[0].sum().item()
-    assert geometry.keeps(box, height, width).item() is (seen == wide * high)
-
-
-def test_a_picture_is_not_both_squashed_and_cropped():
-    with pytest.raises(ValueError, match="leave resize out"):
-        Geometry(crop=(8, 8), resize=9, squash=True)

@@ -12,7 +12,7 @@ from audits.roles import TEMPLATES
 from audits.test_shuffling import SIZES
 from camcore import CaptionScorer, Geometry, TwoTowers, as_classifier
 from camcore.images import Image
-from camcore.imagetext import scorer_as_classifier, with_map
+from camcore.prompted import scorer_as_classifier, with_map
 from camcore.seeds import generator
 from camcore.subject import Subject
 from camcore.testing import audit_model

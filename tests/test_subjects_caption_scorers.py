@@ -10,7 +10,8 @@ from audits.plan import Audited, prepare
 from camcore.cost import metered
 from camcore.errors import BadInput
 from camcore.images import Geometry
-from camcore.imagetext import CaptionScorer, TwoTowers, scorer_as_classifier
+from camcore.imagetext import CaptionScorer, TwoTowers
+from camcore.prompted import scorer_as_classifier
 from camcore.subject import abilities
 from fixtures.subjects.spec import find_any, find_image_text, find_subject
 from tests import captions_folders as folders

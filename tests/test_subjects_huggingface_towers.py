@@ -10,7 +10,7 @@ import torch
 from camcore import as_classifier, cam, record
 from camcore.errors import TooLong
 from camcore.grid import Grid
-from camcore.imagetext import with_map
+from camcore.prompted import with_map
 from camcore.seeds import generator
 from fixtures.subjects.spec import find_image_text
 from tests.refusals import refusal

@@ -14,8 +14,8 @@ from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.errors import Undefined
 from camcore.images import Batch
-from camcore.imagetext import as_classifier
 from camcore.maps import rectify
+from camcore.prompted import as_classifier
 from camcore.recording import features, record
 from camcore.subject import Classifier
 from camcore.wall import WallLeaks

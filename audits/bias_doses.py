@@ -12,7 +12,7 @@ from camcore.subject import Classifier
 from fixtures.artefacts import SHARE, Suspect, carrying, covered
 
 DOSED = 32  # images: a mean for a curve, where a verdict needs more
-SHARES = (0.02, 0.04, 0.08, 0.12, SHARE, 0.24)  # of the shorter side
+SHARES = (0.02, 0.04, 0.08, 0.12, SHARE, 0.24)  # of the shorter side; and that of the suspect, if it is another
 OPACITIES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -43,14 +43,15 @@ def doses(
         subject: The model.
         dataset: Where the pictures are.
         ids: Of pictures of other classes, in the order in which they are judged; DOSED of them are taken.
-        suspect: Of the usual size, if it is not everywhere.
+        suspect: Of its own size, where it is fainter.
         label: Of the class that it pulls towards.
         seed: Of the run.
         chunk: Pictures per forward.
         progress: Called after every batch.
     """
-    shares = (SHARE,) if suspect.artefact.everywhere else SHARES
-    tried = [*((share, 1.0) for share in shares), *((SHARE, opacity) for opacity in OPACITIES if opacity < 1)]
+    own = suspect.artefact.share or SHARE  # one that is everywhere is of one size
+    shares = (own,) if suspect.artefact.everywhere else tuple(sorted({*SHARES, own}))
+    tried = [*((share, 1.0) for share in shares), *((own, opacity) for opacity in OPACITIES if opacity < 1)]
     gains: dict[tuple[float, float], list[Tensor]] = {one: [] for one in tried}
     common = {"seed": seed, "device": subject.device, "size": chunk, "progress": progress}
     for batch in batches(dataset, ids[:DOSED], subject.geometry, **common):
@@ -64,5 +65,5 @@ def doses(
     return Doses(
         images=min(DOSED, len(ids)),
         by_share={share: mean[share, 1.0] for share in shares},
-        by_opacity={opacity: mean[SHARE, opacity] for opacity in OPACITIES},
+        by_opacity={opacity: mean[own, opacity] for opacity in OPACITIES},
     )

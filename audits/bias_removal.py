@@ -46,7 +46,7 @@ def removed(
         subject: The model.
         dataset: Where the pictures are.
         ids: Of the pictures; those of other classes are left out.
-        suspect: What is looked for, in its place and at its usual size. One that is everywhere is not looked for.
+        suspect: What is looked for, in its place and at its own size. One that is everywhere is not looked for.
         label: Of the class.
         seed: Of the run.
         chunk: Pictures per forward.

@@ -1,5 +1,6 @@
 """The search for what pulls pictures towards a class, or away from theirs: every suspect, in every place."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from audits.bias_doses import Doses
 from audits.bias_removal import Removal
 from camcore import statistics
+from camcore.errors import Unreliable
 from camcore.images import Dataset, Images, Progress, batches, only
 from camcore.subject import Classifier
 from fixtures.artefacts import Suspect, carrying, covered
@@ -41,11 +43,33 @@ class Scan:
     """What the search came to."""
 
     strongest: tuple[Found, ...]  # the strongest first
-    turners: tuple[Turner, ...]  # likewise; of suspects with a place, not over the whole picture
+    turners: tuple[Turner, ...]  # likewise; but for suspects that veil the picture
     searched: tuple[str, ...]  # ids: what is found here has to be confirmed on others
     tried: int  # pairs of a suspect in its place and a class
+    untried: tuple[int, ...]  # classes that nothing was tried for, for want of pictures of others
     doses: Doses | None = None  # of the strongest, on pictures of other classes that were not searched
     removal: Removal | None = None  # of the strongest, from the pictures of its class that were not searched
+
+
+def to_search(dataset: Dataset, order: Sequence[str], most: int) -> list[str]:
+    """The first images, but with `LEAST` that are not of the commonest class, or a third of those if there are fewer.
+
+    What pulls towards a class shows on pictures of others. Where nine in ten are of one class, the first images hold
+    too few others to look for what pulls towards that one.
+
+    Args:
+        dataset: The images.
+        order: Their ids, all of them, in the order in which they are taken.
+        most: How many to take.
+    """
+    commonest = Counter(dataset.labels).most_common(1)[0][0]
+    rare = {one for one, label in zip(dataset.ids, dataset.labels, strict=True) if label != commonest}
+    needed = [one for one in order if one in rare][: min(LEAST, len(rare) // 3)]  # the rest are left for confirming
+    first = list(order[:most])
+    missing = [one for one in needed if one not in set(first)]
+    spare = [one for one in first if one not in rare]
+    kept = set(spare[: max(0, len(spare) - len(missing))]) | rare
+    return [*(one for one in first if one in kept), *missing]
 
 
 def scan(
@@ -86,9 +110,11 @@ def scan(
             "give more with --data"
         )
     mean = (pulls * others[:, None]).sum(0) / others.sum(0)
-    mean[:, others.sum(0) < LEAST] = -torch.inf
+    enough = others.sum(0) >= LEAST
+    mean[:, ~enough] = -torch.inf
+    tried = len(suspects) * int(enough.sum())
     # rounded, so that the last bit of a float does not choose; ties stay in the order of the suspects
-    order = mean.flatten().double().mul(1e4).round().argsort(descending=True, stable=True)[:NAMED].tolist()
+    order = mean.flatten().double().mul(1e4).round().argsort(descending=True, stable=True)[: min(NAMED, tried)].tolist()
     strongest = []
     for suspect, column in (divmod(index, mean.shape[1]) for index in order):
         values = pulls[others[:, column], suspect, column].double().clamp(-1, 1).tolist()
@@ -98,18 +124,24 @@ def scan(
                 suspect=suspects[suspect],
                 label=column,
                 pull=float(mean[suspect, column]),
-                p=min(1.0, p * mean.numel()),
+                p=min(1.0, p * tried),
             )
         )
     shares = torch.cat(turns).double().mean(0)
-    # what lies over the whole picture hides what it shows, and nothing else hides as much of it
-    shares[[suspect.artefact.everywhere for suspect in suspects]] = -1
+    # it hides what the picture shows all over, and nothing that is compared with it hides as much
+    shares[[suspect.artefact.veils for suspect in suspects]] = -1
     turners = [
         Turner(suspect=suspects[index], share=float(shares[index]))
         for index in shares.argsort(descending=True, stable=True)[:NAMED].tolist()
         if shares[index] >= 0
     ]
-    return Scan(strongest=tuple(strongest), turners=tuple(turners), searched=tuple(ids), tried=mean.numel())
+    return Scan(
+        strongest=tuple(strongest),
+        turners=tuple(turners),
+        searched=tuple(ids),
+        tried=tried,
+        untried=tuple((~enough).nonzero()[:, 0].tolist()),
+    )
 
 
 @torch.no_grad()
@@ -153,3 +185,25 @@ def unseen_of_others(dataset: Dataset, found: Scan) -> Dataset:
     """The images that were not searched and are not of the class that the strongest suspect pulls towards."""
     left, label = unseen(dataset, found), found.strongest[0].label
     return only(left, [one for one, its_own in zip(left.ids, left.labels, strict=True) if its_own != label])
+
+
+def refuse_untried(dataset: Dataset, found: Scan) -> None:
+    """Refuse to confirm what pulls where something may pull that was not looked for.
+
+    Raises:
+        Unreliable: For a class nothing was tried: what is left to confirm says nothing of it, whatever was found for
+            others.
+    """
+    if not found.untried:
+        return
+    first, names = found.strongest[0], [_called(dataset, label) for label in found.untried]
+    raise Unreliable(
+        f"for {', '.join(names[:3])}{', …' * (len(names) > 3)} nothing was tried: what pulls towards a class shows on "
+        f"pictures of others, of which {LEAST} have to be searched, and that is a third of them at most; give more of "
+        f"them with --data. Of what was tried a {first.suspect.name} gains most: {first.pull:.2f} for "
+        f"{_called(dataset, first.label)}"
+    )
+
+
+def _called(dataset: Dataset, label: int) -> str:
+    return dataset.classes[label] if label < len(dataset.classes) else f"class {label}"

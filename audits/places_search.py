@@ -1,5 +1,6 @@
 """The search for a place of its own: where the maps of one class gather, and those of the others do not."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,7 +36,8 @@ class Group(NamedTuple):
 
     maps: int
     inside: float  # their share in the class's place
-    examples: tuple[str, ...]  # ids of the pictures whose maps are nearest to the group's mean: what to look at
+    right: int  # of their pictures
+    examples: tuple[str, ...]  # ids of the right ones whose maps are nearest to the group's mean: what to look at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +83,31 @@ def search(
         progress: Called after every batch.
 
     Raises:
-        Undefined: Fewer than two classes have `LEAST` images.
+        Undefined: Fewer than two classes of the data have `LEAST` images.
+        Unreliable: Of those that have, fewer than two have so many among the searched that show anything.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in cams}
     labels: list[int] = []
+    right: list[bool] = []
     device = subject.device
     for batch in batches(dataset, ids, subject.geometry, seed=seed, device=device, size=chunk, progress=progress):
         rec = record(subject, batch.images, batch.labels, chunk=batch.chunk)
         for name, cam in cams.items():
             found[name].append(shares(rec, rectify(cam(rec))).cpu())
         labels += batch.labels.tolist()
-    places = {name: gathered(torch.cat(parts), torch.tensor(labels), ids, seed=seed) for name, parts in found.items()}
+        right += (rec.logits.argmax(1) == batch.labels).tolist()
+    places = {
+        name: gathered(torch.cat(parts), torch.tensor(labels), ids, torch.tensor(right), seed=seed)
+        for name, parts in found.items()
+    }
     if not all(places.values()):
-        raise Undefined(
+        said = (
             f"a place of a class's own is looked for where two classes have {LEAST} pictures among {len(ids)}; give "
             "more pictures of fewer classes with --data"
         )
+        if sum(count >= LEAST for count in Counter(dataset.labels).values()) < 2:
+            raise Undefined(said)
+        raise Unreliable(f"{said}, or a larger profile: there are two such classes, and they were not looked at")
     return Search(places=places, searched=tuple(ids))
 
 
@@ -108,14 +119,22 @@ def shares(rec: Recording, saliency: Float[Tensor, "n i j"]) -> Shares:
     return (flat / flat.sum(1, keepdim=True)).masked_fill(nothing, torch.nan)
 
 
-def gathered(maps: Shares, labels: Int[Tensor, " n"], ids: Sequence[str], *, seed: int) -> list[Place]:
+def gathered(
+    maps: Shares, labels: Int[Tensor, " n"], ids: Sequence[str], right: Bool[Tensor, " n"], *, seed: int
+) -> list[Place]:
     """The place of every class that has `LEAST` maps, the one that gathers most first; none of fewer than two."""
     seen = ~maps.isnan().any(1)
-    maps, labels, ids = maps[seen], labels[seen], [one for one, kept in zip(ids, seen.tolist(), strict=True) if kept]
+    maps, labels, right, ids = (
+        maps[seen],
+        labels[seen],
+        right[seen],
+        [one for one, kept in zip(ids, seen.tolist(), strict=True) if kept],
+    )
     classes, counts = labels.unique(return_counts=True)
     classes = classes[counts >= LEAST]
     member = torch.isin(labels, classes)
-    maps, labels, ids = maps[member], labels[member], [ids[row] for row in member.nonzero()[:, 0].tolist()]
+    maps, labels, right = maps[member], labels[member], right[member]
+    ids = [ids[row] for row in member.nonzero()[:, 0].tolist()]
     if len(classes) < 2:
         return []
     excess, cells, usual = _excess(maps, labels, classes)
@@ -132,7 +151,7 @@ def gathered(maps: Shares, labels: Int[Tensor, " n"], ids: Sequence[str], *, see
             maps=int((labels == classes[index]).sum()),
             gathered=float(excess[index]),
             p=float(p_values[index] or 0.0),
-            groups=_groups(maps, (labels == classes[index]).nonzero()[:, 0], cells[index], ids),
+            groups=_groups(maps, (labels == classes[index]).nonzero()[:, 0], cells[index], ids, right),
             cells=cells[index],
             usual=float(usual[index]),
         )
@@ -157,16 +176,22 @@ def _excess(
 
 
 def _groups(
-    maps: Shares, own: Int[Tensor, " m"], cells: Bool[Tensor, " cells"], ids: Sequence[str]
+    maps: Shares, own: Int[Tensor, " m"], cells: Bool[Tensor, " cells"], ids: Sequence[str], right: Bool[Tensor, " n"]
 ) -> tuple[Group, ...]:
     group = torch.from_numpy(spectral(maps[own].numpy()))
     found = []
     for number in range(int(group.max()) + 1):
         rows = own[group == number]
         distance = (maps[rows] - maps[rows].mean(0)).norm(dim=1)
-        nearest = rows[distance.argsort(stable=True)[:EXAMPLES]]
-        inside = float(maps[rows][:, cells].sum(1).mean())
-        found.append(Group(maps=len(rows), inside=inside, examples=tuple(ids[row] for row in nearest.tolist())))
+        nearest = rows[distance.argsort(stable=True)]
+        found.append(
+            Group(
+                maps=len(rows),
+                inside=float(maps[rows][:, cells].sum(1).mean()),
+                right=int(right[rows].sum()),
+                examples=tuple(ids[row] for row in nearest[right[nearest]][:EXAMPLES].tolist()),
+            )
+        )
     return tuple(found)
 
 

@@ -6,11 +6,12 @@ The usual suspects (coloured squares and discs, a price tag, a ruler, a logo, bo
 `--audit-artefact`) are stuck into pictures, in five places, and the probability of every class is compared with what it
 is when the same pixels are hidden under a piece of the same picture, with soft edges. A part of the images is searched
 for the suspect and the class that gain most; pull is that gain on the other images, of other classes, which the search
-has not seen, and 0 where the class loses: what some pictures lose does not make up for what others gain. decides is
-about the suspect, of those with a place, with which most of the searched images are called something else, whatever
-that is: the share of the images that the search has not seen, of any class, that are, and are not when the same pixels
-are hidden. map_share is the share of the map on the strongest suspect, as far as it is more than its share of the area,
-in the same pictures, for the class that is predicted then.
+has not seen, and 0 where the class loses: what some pictures lose does not make up for what others gain. Where nearly
+all pictures are of one class, so many of the others are searched that it shows what pulls towards that one, too; where
+there are too few, pull and map_share are INCONCLUSIVE. decides is about the suspect with which most of the searched
+images are called something else, whatever that is: the share of the images that the search has not seen, of any class,
+that are, and are not when the same pixels are hidden. map_share is the share of the map on the strongest suspect, as
+far as it is more than its share of the area, in the same pictures, for the class that is predicted then.
 
 ## Why it matters
 
@@ -20,20 +21,21 @@ that class. Accuracy on pictures of the same source does not show it, and reward
 ## Known limits
 
 What is not among the suspects, and not like any, is not found: a taught cross of half the size that pulled by 0.90
-showed as a square of a like colour that pulled by 0.16 (docs/reproductions.md). One suspect is confirmed, the
-strongest: a PASS says that it pulls less than the margin, and that the search found none stronger. A weak pull by many
-suspects is not added up. Images in the middle of which something is stuck lose what was there; the comparison with
-hidden pixels takes that out on average. A model may rightly take a red disc for a ball: what pulls a class that looks
-like it is for the reader to judge. A suspect that turns the pictures of one class alone, or each towards another class
-and less than half of them, is not found; nor one that lies over the whole picture, which takes away what is seen: a
-watermark turned 0.67 of SqueezeNet's photographs, and was left out of decides after that. The search is not journalled,
-and made again when a run is resumed. Beside stand, as evidence, how small and how faint the suspect may be and still
-pull (on 32 images), and what its class loses where its pictures carry the suspect, in that place and of that size, and
-it is inpainted.
+showed as a square of a like colour that pulled by 0.16 (docs/reproductions.md). Stickers are searched for in one size,
+0.16 of the picture's shorter side: a model for which one means something only if it is larger passes, unless the user
+asks for that size (`--audit-artefact FILE@0.3`). One suspect is confirmed, the strongest: a PASS says that it pulls
+less than the margin, and that the search found none stronger. A weak pull by many suspects is not added up. Images in
+the middle of which something is stuck lose what was there; the comparison with hidden pixels takes that out on average.
+A model may rightly take a red disc for a ball: what pulls a class that looks like it is for the reader to judge. A
+suspect that turns the pictures of one class alone, or each towards another class and less than half of them, is not
+found; nor is the watermark by decides, which takes away what is seen all over: it turned 0.67 of SqueezeNet's
+photographs, and was left out of decides after that. The search is not journalled, and made again when a run is resumed.
+Beside stand, as evidence, how small and how faint the suspect may be and still pull (on 32 images), and what its class
+loses where its pictures carry the suspect, in that place and of that size, and it is inpainted.
 
 ## Caught by
 
-shortcut100, shortcut050, shortcut025, shortcut_other, flat_corner, scattering_square
+shortcut100, shortcut050, shortcut025, shortcut_other, flat_corner, scattering_square, scattering_border
 
 ## References
 
@@ -54,20 +56,20 @@ from torch import Tensor
 from audits.ask import Ask
 from audits.bias_doses import doses
 from audits.bias_removal import removed
-from audits.bias_scan import Scan, area, scan, turned, unseen, unseen_of_others
+from audits.bias_scan import Scan, area, refuse_untried, scan, to_search, turned, unseen, unseen_of_others
 from audits.bias_shown import TURNED, show
 from audits.question import Question
 from camcore.cam import CamMethod
 from camcore.degeneracy import degeneracy
 from camcore.engine import shuffled
-from camcore.images import Batch
+from camcore.images import Batch, Dataset
 from camcore.maps import rectify, upsample
 from camcore.metrics.localisation import energy_inside
 from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from fixtures.artefacts import carrying, covered, fingerprint, suspects
 
-VERSION = "3"
+VERSION = "4"
 SEARCHED = 32  # images that are searched, for each chance draw of the profile
 
 PULL = Question(
@@ -159,6 +161,14 @@ def test_bias_is_not_what_the_map_shows(ask: Ask, cam: str) -> None:
     ask_about(ask, MAP_SHARE, f"{cam}:share", cam)
 
 
+def to_confirm(dataset: Dataset, found: Scan, column: str) -> Dataset:
+    """The images that a claim is judged on."""
+    if column == TURNED:  # what turns pictures may turn those of the very class that another suspect pulls towards
+        return unseen(dataset, found)
+    refuse_untried(dataset, found)
+    return unseen_of_others(dataset, found)
+
+
 def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
     """Put one of the claims: they share the search, and read different columns of the same measurement."""
     cams, seed = ask.defined, ask.terms.seed
@@ -166,13 +176,15 @@ def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
     def search(_images: Tensor) -> dict[str, Scan]:
         order = shuffled(ask.dataset, seed)[: ask.terms.budget]
         cut = min(SEARCHED * ask.policy.chance_draws, len(order) // 3)  # the others are left for confirming
+        chosen = to_search(ask.dataset, shuffled(ask.dataset, seed), cut)
         every = suspects(ask.artefacts)
         common: dict[str, Any] = {"seed": seed, "chunk": ask.terms.batch_size, "progress": ask.progress}
-        found = scan(ask.subject, ask.dataset, order[:cut], every, **common)
+        found = scan(ask.subject, ask.dataset, chosen, every, **common)
         suspect, label = found.strongest[0].suspect, found.strongest[0].label
         judged = shuffled(unseen_of_others(ask.dataset, found), seed)[: ask.terms.budget]
         tried = doses(ask.subject, ask.dataset, judged, suspect, label, **common)
-        taken_out = removed(ask.subject, ask.dataset, order[cut:], suspect, label, **common)
+        rest = [one for one in order if one not in set(chosen)]
+        taken_out = removed(ask.subject, ask.dataset, rest, suspect, label, **common)
         return {"found": replace(found, doses=tried, removal=taken_out)}
 
     ask(
@@ -189,7 +201,6 @@ def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
         ),
         version=VERSION,
         premise=search,
-        # what turns pictures may turn those of the very class that another suspect pulls towards
-        among=lambda dataset, given: (unseen if column == TURNED else unseen_of_others)(dataset, given["found"]),
+        among=lambda dataset, given: to_confirm(dataset, given["found"], column),
         apart=f"{fingerprint(ask.artefacts)} of {ask.terms.budget}",  # of more images more are searched
     )

@@ -6,8 +6,8 @@ A part of the images is searched: the mean map of every class is set against tha
 tenth of the picture where it exceeds theirs most. The class is chosen whose maps gather most in their place. own_place
 is, on the other images of that class, which the search has not seen, the share of the map in that place beyond the
 share that the other classes' maps have there. Beside it: what chance gathers when the classes are dealt out anew, the
-groups that the maps of each class fall into (spectral clustering) with pictures of each to look at, and what the class
-loses when the place is inpainted, beside the same shape inpainted elsewhere.
+groups that the maps of each class fall into (spectral clustering), with right pictures of each to look at, and what the
+class loses when the place is inpainted, beside the same shape inpainted elsewhere.
 
 ## Why it matters
 
@@ -160,7 +160,8 @@ def _classes(subject: Classifier, found: Search, name: str) -> Table:
     return Table(
         title=f"Where the maps of each class gather, on {len(found.searched)} pictures that were searched (share in "
         "its place beyond that of other classes' maps; p of dealing out the classes at random, Holm over the classes; "
-        "groups of maps that are alike: how many, their share in the place, and the pictures nearest to their mean)",
+        "groups of maps that are alike: how many, their share in the place, how many of their pictures are right, and "
+        "which of these are nearest to their mean: they may be right for the wrong reason)",
         columns=("class", "maps", "gathered", "p", "groups"),
         rows=tuple(
             (
@@ -168,7 +169,10 @@ def _classes(subject: Classifier, found: Search, name: str) -> Table:
                 place.maps,
                 round(place.gathered, 4),
                 round(place.p, 4),
-                "; ".join(f"{one.maps} ({one.inside:.2f}: {', '.join(one.examples)})" for one in place.groups),
+                "; ".join(
+                    f"{one.maps} ({', '.join((f'{one.inside:.2f}', f'{one.right} right', *one.examples))})"
+                    for one in place.groups
+                ),
             )
             for place in found.places[name][:NAMED]
         ),

@@ -103,10 +103,58 @@ def test_the_users_own_is_read_with_its_transparency(tmp_path: Path) -> None:
     read = read_artefact(tmp_path / "logo.png")
 
     assert read.name == "logo"
-    assert read.rgba.shape == (4, 20, 20)  # square: as wide as it was, what is missing covers nothing
-    assert read.rgba[3, :10, 10:].eq(1).all()
+    assert read.rgba.shape == (4, 10, 20)
+    assert read.rgba[3, :, 10:].eq(1).all()
     assert read.rgba[3].sum() == 100
-    assert read.rgba[0, :10, 10:].eq(1).all()
+    assert read.rgba[0, :, 10:].eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "name", "box"),
+    [
+        ("", SHARE, "bar", (37, 40, 0, 6)),
+        ("@0.5", 0.5, "bar@0.5", (30, 40, 0, 20)),
+        ("@1", 1.0, "bar@1.0", (20, 40, 0, 40)),
+        ("@whole", None, "bar@whole", (0, 40, 0, 60)),
+    ],
+)
+def test_the_users_own_keeps_its_proportions_and_is_as_large_as_it_is_said_to_be(
+    tmp_path: Path, size: str, share: float | None, name: str, box: tuple[int, int, int, int]
+) -> None:
+    Pillow.new("RGB", (20, 10)).save(tmp_path / "bar.png")
+
+    read = read_artefact(tmp_path / f"bar.png{size}")
+
+    assert (read.name, read.share) == (name, share)
+    place = EVERYWHERE if share is None else "bottom left"
+    covers = Suspect(artefact=read, place=place).coverage(torch.zeros(1, 3, 40, 60)).nonzero()
+    top, bottom, left, right = box
+    wanted = torch.zeros(40, 60)
+    wanted[top:bottom, left:right] = 1
+    assert torch.equal(covers, wanted.nonzero())
+
+
+def test_a_file_whose_name_has_an_at_is_that_file(tmp_path: Path) -> None:
+    for name in ("me@0.5", "x@home.png"):
+        Pillow.new("RGB", (4, 4)).save(tmp_path / name, format="png")
+        assert read_artefact(tmp_path / name).share == SHARE
+
+
+@pytest.mark.parametrize("size", ["@0", "@1.5", "@nan", "@-0.1", "@inf", "@big", "@"])
+def test_a_size_that_is_none_is_refused_in_one_line(tmp_path: Path, size: str) -> None:
+    Pillow.new("RGB", (4, 4)).save(tmp_path / "it.png")
+
+    with pytest.raises(BadInput, match=r"expected FILE, FILE@whole or FILE@ and a share .* got '") as caught:
+        read_artefact(tmp_path / f"it.png{size}")
+    assert "\n" not in str(caught.value)
+
+
+def test_two_sizes_of_one_picture_are_two_suspects(tmp_path: Path) -> None:
+    Pillow.new("RGB", (4, 4)).save(tmp_path / "it.png")
+    small, large = (read_artefact(tmp_path / f"it.png{size}") for size in ("", "@0.4"))
+
+    assert small.outline != large.outline
+    assert fingerprint([small]) != fingerprint([large])
 
 
 def test_a_picture_without_transparency_covers_all_of_it(tmp_path: Path) -> None:

@@ -48,9 +48,14 @@ def planted(maps: Tensor, rows: Tensor, share: float) -> Tensor:
     return moved
 
 
+def searched_for(maps: Tensor, labels: Tensor, ids: list[str], *, seed: int) -> list[Place]:
+    """What is gathered of pictures that are all right."""
+    return gathered(maps, labels, ids, torch.ones(len(maps), dtype=torch.bool), seed=seed)
+
+
 def test_a_place_that_was_planted_is_found_with_its_class() -> None:
     labels = torch.arange(60) % 5
-    found = gathered(planted(noise(60), labels == 3, 0.6), labels, named(60), seed=0)
+    found = searched_for(planted(noise(60), labels == 3, 0.6), labels, named(60), seed=0)
 
     assert found[0].label == 3
     assert found[0].cells.sum() == CELLS
@@ -63,7 +68,7 @@ def test_a_place_that_was_planted_is_found_with_its_class() -> None:
 
 def test_the_place_exceeds_the_others_as_it_says() -> None:
     labels, maps = torch.arange(40) % 4, planted(noise(40), torch.arange(40) % 4 == 1, 0.4)
-    for place in gathered(maps, labels, named(len(maps)), seed=0):
+    for place in searched_for(maps, labels, named(len(maps)), seed=0):
         own = maps[labels == place.label].mean(0)
         rest = torch.stack([maps[labels == other].mean(0) for other in range(4) if other != place.label]).mean(0)
         best = (own - rest).topk(CELLS)
@@ -74,7 +79,7 @@ def test_the_place_exceeds_the_others_as_it_says() -> None:
 
 def test_chance_gathers_with_its_level() -> None:
     alarms = sum(
-        min(one.p for one in gathered(noise(24, seed), torch.arange(24) % 3, named(24), seed=seed)) <= 0.05
+        min(one.p for one in searched_for(noise(24, seed), torch.arange(24) % 3, named(24), seed=seed)) <= 0.05
         for seed in range(100)
     )
 
@@ -86,9 +91,9 @@ def test_classes_with_few_maps_and_maps_that_show_nothing_are_left_out() -> None
     maps = noise(15)
     maps[11] = torch.nan
 
-    found = gathered(maps, labels, named(len(maps)), seed=0)
+    found = searched_for(maps, labels, named(len(maps)), seed=0)
     assert {one.label: one.maps for one in found} == {0: 6, 1: 5}
-    assert gathered(maps[:9], labels[:9], named(9), seed=0) == []
+    assert searched_for(maps[:9], labels[:9], named(9), seed=0) == []
 
 
 @given(
@@ -97,8 +102,8 @@ def test_classes_with_few_maps_and_maps_that_show_nothing_are_left_out() -> None
 )
 def test_the_search_does_not_depend_on_the_order_of_the_images(order: list[int], scale: float) -> None:
     labels, maps = torch.arange(24) % 3, planted(noise(24), torch.arange(24) % 3 == 2, 0.5)
-    one = gathered(maps, labels, named(24), seed=0)
-    other = gathered(maps[order], labels[order], [named(24)[row] for row in order], seed=0)
+    one = searched_for(maps, labels, named(24), seed=0)
+    other = searched_for(maps[order], labels[order], [named(24)[row] for row in order], seed=0)
 
     assert [(place.label, round(place.gathered, 9)) for place in one] == [
         (place.label, round(place.gathered, 9)) for place in other
@@ -112,7 +117,7 @@ def test_the_pictures_of_a_group_that_lies_apart_are_named() -> None:
     labels = torch.tensor([0] * 20 + [1] * 10)
     maps = noise(30)
     maps[:6] = planted(maps[:6], torch.ones(6, dtype=torch.bool), 0.9)  # right for another reason than the others
-    (place,) = (one for one in gathered(maps, labels, named(30), seed=0) if one.label == 0)
+    (place,) = (one for one in searched_for(maps, labels, named(30), seed=0) if one.label == 0)
 
     large, small = place.groups
     assert (large.maps, small.maps) == (14, 6)
@@ -120,6 +125,19 @@ def test_the_pictures_of_a_group_that_lies_apart_are_named() -> None:
     assert set(small.examples) < set(named(6))
     assert len(small.examples) == 2
     assert not set(large.examples) & set(named(6))
+    assert (large.right, small.right) == (14, 6)
+
+
+def test_named_are_pictures_that_are_right() -> None:
+    labels = torch.tensor([0] * 20 + [1] * 10)
+    maps = noise(30)
+    maps[:6] = planted(maps[:6], torch.ones(6, dtype=torch.bool), 0.9)
+    right = torch.ones(30, dtype=torch.bool)
+    right[[0, 1, 2, 4, 5]] = False
+    (place,) = (one for one in gathered(maps, labels, named(30), right, seed=0) if one.label == 0)
+
+    assert [group.right for group in place.groups] == [14, 1]
+    assert place.groups[1].examples == ("picture 3",)
 
 
 @pytest.mark.parametrize(("kinds", "count"), [(1, 12), (1, 60), (2, 12), (2, 60), (3, 20), (3, 60)])
@@ -192,10 +210,17 @@ def test_the_search_costs_a_recording_per_image_and_does_not_depend_on_batches()
             assert torch.equal(a.cells, b.cells)
 
 
-def test_too_few_images_of_a_class_cannot_be_searched() -> None:
+def test_where_too_few_of_a_class_are_searched_nothing_is_shown() -> None:
     data = dataset()
-    with pytest.raises(Undefined, match="two classes have 4 pictures among 6"):
+    with pytest.raises(Unreliable, match=r"two classes have 4 pictures among 6.* there are two such classes"):
         search(subject(), data, data.ids[:6], CAMS, seed=0, chunk=4)
+
+
+@pytest.mark.parametrize("labels", [(0,) * 27 + (1,) * 3, (0,) * 29 + (1,), (0,) * 30])
+def test_where_too_few_are_of_a_second_class_there_is_no_question(labels: tuple[int, ...]) -> None:
+    data = replace(dataset(), labels=labels)
+    with pytest.raises(Undefined, match="two classes have 4 pictures among 15"):
+        search(subject(), data, data.ids[:15], CAMS, seed=0, chunk=4)
 
 
 def test_confirmed_is_the_class_that_gathers_most_on_images_that_were_not_searched() -> None:
@@ -256,7 +281,7 @@ def corner() -> Place:
         maps=5,
         gathered=0.5,
         p=0.01,
-        groups=(Group(maps=5, inside=0.6, examples=("a", "b")),),
+        groups=(Group(maps=5, inside=0.6, right=4, examples=("a", "b")),),
         cells=cells,
         usual=0.1,
     )
@@ -284,7 +309,7 @@ def test_what_is_shown_outlines_the_place_and_tells_every_class() -> None:
     assert torch.equal(pictures[1].image[:, kept], whole.images[0][:, kept])
     assert (pictures[1].image != whole.images[0]).any()
     classes, worth = (one for one in shown if isinstance(one, Table))
-    assert classes.rows[0] == (asked.classes[1], 5, 0.5, 0.01, "5 (0.60: a, b)")
+    assert classes.rows[0] == (asked.classes[1], 5, 0.5, 0.01, "5 (0.60, 4 right, a, b)")
     assert worth.rows[0][0] == 3
 
 

@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from audits.policy import Attacks
 from camcore import chance
-from camcore.adversary import Attacked, Budget, apgd
+from camcore.adversary import Budget, Climbed, apgd
 from camcore.cam import METHODS
 from camcore.fragility import LEVELS
 from camcore.images import Batch
@@ -38,25 +39,28 @@ def masks(rec: Recording, batch: Batch, *, area: float) -> dict[str, Tensor]:
     }
 
 
-def swept(subject: Classifier, batch: Batch, mask: Tensor, effort: Attacks) -> dict[int, Attacked]:
-    """For every size of change the best found: by an attack of that size, or before it by one of a smaller.
+def swept(
+    subject: Classifier, batch: Batch, mask: Tensor, effort: Attacks, rows: Int[Tensor, " n"]
+) -> dict[int, Climbed]:
+    """For every size of change the best found on some images: by an attack of that size, or before it of a smaller.
 
     The smallest change comes first. What falls to it falls to a larger, which allows the same change; what withstands
     is attacked again with every size, so that no failure of one attack stands for that of another.
     """
     least, *larger = effort.sizes
-    best = attack(subject, batch, mask, least, effort)
+    best = attack(subject, batch, mask, least, effort, rows=rows)
     found = {least: best}
     for radius in larger:
-        rows = (~best.success).nonzero()[:, 0]
-        if len(rows):
-            more = attack(subject, batch, mask, radius, effort, rows=rows)
+        left = (~best.success).nonzero()[:, 0]
+        if len(left):
+            more = attack(subject, batch, mask, radius, effort, rows=rows[left])
             best = replace(
                 best,
-                images=best.images.index_put((rows,), more.images),
-                loss=best.loss.index_put((rows,), more.loss),
-                success=best.success.index_put((rows,), more.success),
-                stuck=best.stuck.index_put((rows,), more.stuck),  # the slope at the image is that of every size
+                images=best.images.index_put((left,), more.images),
+                loss=best.loss.index_put((left,), more.loss),
+                success=best.success.index_put((left,), more.success),
+                stuck=best.stuck.index_put((left,), more.stuck),  # the slope at the image is that of every size
+                steps=best.steps.index_put((left,), more.steps),
             )
         found[radius] = best
     return found
@@ -77,7 +81,7 @@ def attack(
     rows: Tensor | None = None,
     target: Tensor | None = None,
     norm: Literal["linf", "l2"] = "linf",
-) -> Attacked:
+) -> Climbed:
     """One attack on some of the images (all, if not given); with the l2 norm, of the same `length`."""
     chosen = torch.arange(len(batch), device=batch.images.device) if rows is None else rows
     generators = batch.generators(f"hijack {radius}")

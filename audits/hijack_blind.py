@@ -20,14 +20,12 @@ LENGTHS = ((1, 1), (0, 1), (1, 0), (2, 2))  # half a wave down and across, in pi
 COLOURS = ((1, 1, 1), (1, -1, 1), (1, 1, -1), (-1, 1, 1))  # which way red, green and blue go
 
 
-def noise(subject: Classifier, batch: Batch, mask: Masks) -> Attacked:
-    """Up or down at random in every value: what anybody finds who knows nothing."""
-    start = on_grid(batch.images)
-    draws = (
-        sign_noise(start, radius=JUDGED / LEVELS, generators=batch.generators(f"hijack noise {draw}")) - start
-        for draw in range(NOISES)
-    )
-    return _tried(subject, start, batch.labels, mask, draws)
+def noise(subject: Classifier, batch: Batch, mask: Masks, rows: Int[Tensor, " n"]) -> Attacked:
+    """Up or down at random in every value of some of the images: what anybody finds who knows nothing."""
+    start, chosen = on_grid(batch.images[rows]), rows.tolist()
+    drawn = ([batch.generators(f"hijack noise {draw}")[row] for row in chosen] for draw in range(NOISES))
+    draws = (sign_noise(start, radius=JUDGED / LEVELS, generators=generators) - start for generators in drawn)
+    return _tried(subject, start, batch.labels[rows], mask[rows], draws)
 
 
 def waves(subject: Classifier, batch: Batch, mask: Masks, rows: Int[Tensor, " n"]) -> Attacked:

@@ -28,6 +28,7 @@ from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 
+PLACES = {"top": "where Grad-CAM looks", "random": "in random pixels", "anti": "where Grad-CAM looks least"}
 LOUDER = 16  # times, in the picture of the change
 LONGEST = 100  # characters of an image's id in the name of its file
 
@@ -45,8 +46,13 @@ def show(
     """Each image with its map, hijacked and read back from a file, and the change; success over size; all attacks."""
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
     where = masks(rec, batch, area=effort.area)
-    attacked = judged(subject, batch, where["top"], effort, found)
+    fell = [rows[image_id].get("resists") == 1 for image_id in batch.ids]
+    # what is larger than the judged size comes after it, and is not shown
+    enough = effort.model_copy(update={"sizes": [radius for radius in effort.sizes if radius <= JUDGED]})
+    again = torch.tensor(fell, device=batch.images.device)
+    attacked = judged(subject, batch, where, enough, found, again=again)
     hit, shown = attacked.success.tolist(), attacked.images.clone()
+    _clear(folder, subject, rows, of=len(batch))
     files = {index: folder / _file(subject, index, batch.ids[index]) for index in range(len(batch)) if hit[index]}
     for index, path in files.items():
         _save(shown[index], path)
@@ -60,7 +66,8 @@ def show(
     for index, image_id in enumerate(batch.ids):
         role = rank(index, len(batch))
         value = rows[image_id].get(column, torch.nan)
-        after = "from its PNG" if hit[index] else "attacked in vain"
+        place = attacked.place[index]
+        after = f"hijacked {PLACES[place]}, from its PNG" if hit[index] else f"attacked {PLACES[place]} in vain"
         for what, images, said, saliency in zip(("as it is", after), (rec.images, shown), says, maps, strict=True):
             guess = int(said[index].argmax())
             yield Overlay(
@@ -70,7 +77,7 @@ def show(
                 caption=f"{what}: {subject.classes[guess]} ({said[index, guess]:.2f})",
                 image=images[index],
                 saliency=saliency[index],
-                outline=where["top"][index],
+                outline=where[place][index],
             )
         for caption, image in (
             (f"the change, {LOUDER} times", 0.5 + LOUDER * (shown[index] - rec.images[index])),
@@ -97,8 +104,26 @@ def show(
             for name in ("top", "random")
         },
     )
-    counted = sum(rows[image_id].get("resists") == 1 for image_id in batch.ids)
-    yield _table(rows, found, effort, read_back=f"{len(files)} of {counted}", norm=length(where["top"], JUDGED))
+    yield _steps(rows, effort)
+    yield _table(rows, found, effort, read_back=f"{len(files)} of {sum(fell)}", norm=length(where["top"], JUDGED))
+
+
+def _steps(rows: Mapping[str, Row], effort: Attacks) -> Curve:
+    """Success of the judged size over the steps of the attack that has it: it cannot fall, and may be rising still."""
+    most = effort.restarts * effort.steps
+    x = (0, *(2**power for power in range(most.bit_length()) if 2**power < most), most)
+    known = ~column_of(rows, f"top:{JUDGED}").isnan()
+    taken = {name: column_of(rows, f"steps:{name}")[known] for name in ("top", "random")}
+    return Curve(
+        title=f"Hijacked at {JUDGED}/{LEVELS}, by how many steps the attack has had",
+        x_label="steps, of all restarts together, of the attack by gradient (of this or of a smaller size)",
+        y_label="share of the pictures that were right",
+        x=x,
+        series={
+            WHERE[name]: tuple(round(float((steps <= limit).double().mean()), 4) for limit in x)
+            for name, steps in taken.items()
+        },
+    )
 
 
 def _textured(subject: Classifier, batch: Batch, mask: Tensor, found: Checks) -> tuple[Images, list[str]]:
@@ -121,6 +146,14 @@ def _map(rec: Recording) -> Tensor:
 
 def _file(subject: Classifier, index: int, image_id: str) -> str:
     return f"{subject.name}-{index}-{quote(image_id, safe='')[-LONGEST:]}.png"
+
+
+def _clear(folder: Path, subject: Classifier, ids: Iterable[str], *, of: int) -> None:
+    """Without what the claim had shown of these images before: a run that goes on may show others."""
+    ours = {_file(subject, index, image_id) for image_id in ids for index in range(of)}
+    for path in folder.glob("*.png"):
+        if path.name in ours:
+            path.unlink()
 
 
 def _save(image: Image, path: Path) -> None:
@@ -192,8 +225,9 @@ def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back
             (f"of those that the gradient has not hijacked, by {name}", rate(f"{name}:{JUDGED}"))
             for name in ("waves", "squares")
         ),
-        (f"{WHERE['top']}, {JUDGED}/{LEVELS}, by any of these: what is judged", rate("resists")),
-        ("half are hijacked at", f"{words}{half:.3g}/{LEVELS}"),
+        (f"{WHERE['top']}, {JUDGED}/{LEVELS}, by any of these", rate("marked")),
+        (f"{WHERE['top']}, {WHERE['random']} or {WHERE['anti']}, {JUDGED}/{LEVELS}: what is judged", rate("resists")),
+        (f"{WHERE['top']}: half are hijacked at", f"{words}{half:.3g}/{LEVELS}"),
         (
             f"log-odds against the label that the attack at {JUDGED}/{LEVELS} climbs to: least, median, most",
             " / ".join(f"{float(value):.2f}" for value in (losses.min(), losses.median(), losses.max()))
@@ -203,7 +237,7 @@ def _table(rows: Mapping[str, Row], found: Checks, effort: Attacks, *, read_back
         ("pictures shown that were hijacked: hijacked again, and still when read back from their files", read_back),
         *(
             (
-                f"no slope, or no higher than at the beginning, {WHERE[name]} (at most {SHARE:.0%} may)",
+                f"no slope, or no higher than at the beginning, {WHERE[name]} (one may, or {SHARE:.0%})",
                 rate(f"stuck:{name}"),
             )
             for name in ("top", "random")

@@ -1,5 +1,6 @@
 """The folder of a report: nothing in it that somebody may still want is written over."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from camcore.errors import BadInput
@@ -8,6 +9,8 @@ RESULTS = "results.json"
 JOURNALS = ("results.jsonl", "results.gw*.jsonl")
 MADE_FROM_RESULTS = ("report.html", "summary.md", "model-index.yaml", "results.sarif")
 PREVIOUS = "results.previous."
+PICTURES, PREVIOUS_PICTURES = "hijacked", "hijacked.previous"
+SHOWN = "*/*-[0-9]-*.png"  # in either, as `audits.hijack_shown` names them
 BEGINNING = b'{"schema_version"'  # of a results.json
 LINE = b'{"type": "'  # of a journal
 
@@ -36,11 +39,12 @@ def make(folder: Path) -> None:
 def set_aside(folder: Path, *, resume: bool = False) -> str:
     """Call what an earlier run measured results.previous.*, in place of what was called so: nothing is lost unseen.
 
-    Only once nothing is wrong with the new run. What is made from results.json is removed: it can be made again.
+    Only once nothing is wrong with the new run. What is made from results.json is removed: it can be made again. The
+    hijacked pictures can not, and go to hijacked.previous: beside the new run's they would be evidence of nothing.
 
     Args:
         folder: The report's.
-        resume: Whether the journals are gone on with, and stay.
+        resume: Whether the journals are gone on with, and stay; with them the pictures.
 
     Returns:
         What became of earlier runs, in words; empty if there was none.
@@ -59,8 +63,27 @@ def set_aside(folder: Path, *, resume: bool = False) -> str:
         path.replace(aside)
     if not earlier:
         return ""
+    moved = False
+    if not resume:
+        gone += [PREVIOUS_PICTURES] * _emptied(folder / PREVIOUS_PICTURES, None)
+        moved = _emptied(folder / PICTURES, folder / PREVIOUS_PICTURES)
     instead = f", in place of the one before it ({', '.join(gone)})" if gone else ""
-    return f"the run before this one was set aside as {PREVIOUS}*{instead}"
+    return f"the run before this one was set aside as {PREVIOUS}*{f' and {PREVIOUS_PICTURES}' * moved}{instead}"
+
+
+def _emptied(pictures: Path, to: Path | None) -> bool:
+    """Move or remove the pictures that a run wrote, and the folders if nothing else is in them; whether it had any."""
+    ours = [] if pictures.is_symlink() else [path for path in pictures.glob(SHOWN) if not path.parent.is_symlink()]
+    for path in ours:
+        if to is None:
+            path.unlink()
+        else:
+            (to / path.parent.name).mkdir(parents=True, exist_ok=True)
+            path.replace(to / path.parent.name / path.name)
+    for held in (*{path.parent for path in ours}, pictures):
+        with suppress(OSError):  # somebody else's files
+            held.rmdir()
+    return bool(ours)
 
 
 def _is_ours(path: Path) -> bool:

@@ -7,13 +7,15 @@ share: `attacks.area`) are changed, each value by at most 1, 2, 4 or 8 steps of 
 the class (projected gradient ascent whose step adapts, APGD, on the cross-entropy). Every size is tried on every
 picture that no smaller one has hijacked. Every picture that is judged is on the 8-bit grid. guided is how much oftener
 that succeeds in the marked pixels than in as many pixels of a random map, averaged over the sizes. resists is the share
-that is hijacked at 4/255, by that attack or by any other in the same pixels and of the same size: random noise (4
-draws); where the gradient has failed, the finest waves that a picture holds (16 of them); and on the first of the
-pictures (16; more in the larger profiles) squares of colour (Square), the attack by gradient to a class that was drawn
-beforehand or that the policy names (`attacks.source`), and a texture signature: the square of another picture that
-Grad-CAM marks most, moved about in the marked pixels to where it helps its class most. A picture whose map is empty or
-constant, or not to be judged otherwise, counts as the worst case. Beside them: how far each attack climbed, what can be
-seen of the change (SSIM, LPIPS), and, on the first pictures, the pixels that the map marks least, the whole picture,
+that is hijacked at 4/255 by any attack of that size in as many pixels. In the marked ones: by gradient; with random
+noise (4 draws); where the gradient has failed, with the finest waves that a picture holds (16 of them); and on the
+first of the pictures (16; more in the larger profiles) with squares of colour (Square), by gradient to a class that was
+drawn beforehand or that the policy names (`attacks.source`), and with a texture signature: the square of another
+picture that Grad-CAM marks most, moved about in the marked pixels to where it helps its class most. And by gradient in
+the pixels of the random map and, on the first of the pictures, in those that the map marks least: a map that misleads
+makes no model safe. What is hijacked in the marked pixels alone is told beside it. A picture whose map is empty or
+constant, or not to be judged otherwise, counts as the worst case. Beside them: how far each attack climbed, after how
+many steps it succeeded, what can be seen of the change (SSIM, LPIPS), and, on the first pictures, the whole picture,
 and changes whose length is limited instead of their largest value (L2).
 
 ## Why it matters
@@ -25,22 +27,26 @@ it suffices to change what the map marks says that the map marks what the class 
 
 What an attack does not find, a better one may: resists is an upper bound of the resistance, more so with few steps
 (`release` has 100, and 5 restarts; a policy may change both). More steps of one size, and more restarts, never hurt any
-picture; of APGD that is not so, for its steps shrink by how many there are in all. Before an attack may find nothing,
-it is checked on 16 pictures that it has a slope to follow and that a step along it raises the loss, and that it
-succeeds with changes of 64/255 and not without any change. After it, the verdict is INCONCLUSIVE if in the marked
-pixels it had no slope to follow, or got no higher than it began, on more than 1 % of the pictures (for guided, in the
-random ones too); if noise hijacks more pictures than it; or if more than one picture, and more than 1 %, fall to noise,
-waves or squares and not to it. That holds whichever way the numbers point: they are told in the reason. A branch that
-no gradient shows and that none of these hits is not found. A softmax that has rounded to 1 hides little: the attack
-climbs log-odds, which do not round, but become the margin to the best other class, and on that it found 15 of 16
-pictures where it found all (loud_jaw, glass_jaw). A small change need not tell two models apart: of the controls, clean
-and adversarially trained, both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker
-knows the model. Undefended networks are hijacked nearly always, which is why this informs, and gates only where a
-policy says so. Models that draw at random in the forward pass are not judged. The map is that of the picture as it was,
-and is not drawn anew while the attack goes on. LPIPS, which tells better than SSIM what people see, is measured where
-the package `lpips` and torchvision's weights of AlexNet, SqueezeNet 1.1 or VGG-16 are at hand: nothing is downloaded
-for it. The pictures in the report that were hijacked lie beside it as PNG (`hijacked/`), and what is said of them is
-said of what was read back: if one is right again, the claim is an ERROR.
+picture; of APGD that is not so, for its steps shrink by how many there are in all. The curve of success over steps is
+of one attack, and cannot fall: where it still rises at its end, more steps would find more. Before an attack may find
+nothing, it is checked on 16 pictures that it has a slope to follow and that a step along it raises the loss, and that
+it succeeds with changes of 64/255 and not without any change: 95 % have to pass, which of 16 is all, so that a single
+picture makes the verdict INCONCLUSIVE. After it, the verdict is INCONCLUSIVE if on more than one picture, and more than
+1 %, it had no slope to follow, or got no higher than it began, in the marked pixels or in the random ones; if noise
+hijacks more pictures than it; or if more than one picture, and more than 1 %, fall to noise, waves or squares,
+whichever, and not to it. So of fewer than 200 pictures one may stand still, and one fall to waves or squares alone; the
+table tells. That holds whichever way the numbers point: they are told in the reason. A branch that no gradient shows
+and that none of these hits is not found; nor is one that only other pixels than these reach, or more of them: the whole
+picture is attacked beside the claim. A softmax that has rounded to 1 hides little: the attack climbs log-odds, which do
+not round, but become the margin to the best other class, and on that it found 15 of 16 pictures where it found all
+(loud_jaw, glass_jaw). A small change need not tell two models apart: of the controls, clean and adversarially trained,
+both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker knows the model.
+Undefended networks are hijacked nearly always, which is why this informs, and gates only where a policy says so. Models
+that draw at random in the forward pass are not judged. The map is that of the picture as it was, and is not drawn anew
+while the attack goes on. LPIPS, which tells better than SSIM what people see, is measured where the package `lpips` and
+torchvision's weights of AlexNet, SqueezeNet 1.1 or VGG-16 are at hand: nothing is downloaded for it. The pictures in
+the report that were hijacked lie beside it as PNG (`hijacked/`), and what is said of them is said of what was read
+back: if one is right again, the claim is an ERROR.
 
 ## Caught by
 
@@ -64,7 +70,7 @@ import torch
 from torch import Tensor
 
 from audits.ask import Ask
-from audits.hijack_attacks import attack, masks, swept
+from audits.hijack_attacks import attack, masks
 from audits.hijack_checks import CALM, HUGE, Checks, checked, those_right
 from audits.hijack_doubts import doubted
 from audits.hijack_judged import judged
@@ -85,11 +91,12 @@ from camcore.metrics.perceptual import lpips, lpips_at_hand
 from camcore.recording import record
 from camcore.subject import Classifier
 
-VERSION = "5"
+VERSION = "6"
 
 RESISTS = Question(
     name="hijack/resists",
-    sentence="changes of at most 4/255 where Grad-CAM looks hijack less than half of the pictures",
+    sentence="changes of at most 4/255 in a part of the pixels, where Grad-CAM looks or at random, hijack less than "
+    "half of the pictures",
     kind="INV",
     measure="1 where any of the attacks changes the class: the hijacking success rate, among pictures that were right",
     unit="of the pictures",
@@ -111,37 +118,36 @@ def hijack(subject: Classifier, batch: Batch, *, effort: Attacks, found: Checks)
     """Which attacks succeed on each image; nothing but `degenerate` of an image whose map marks nothing.
 
     Returns:
-        `resists` and `guided`, what is judged. `<where>:<radius>`, 1 where an attack by gradient succeeds, with <where>
-        "top" or "random" at all sizes, and `stuck:<where>`, 1 where it had no slope to follow or got no higher than it
-        began. `<attack>:<judged>` of the others in the marked pixels (`audits.hijack_judged`): noise, waves, squares,
-        target, signature. Of the judged attack by gradient `loss`, what it has climbed to (log-odds against the label),
-        and where any attack has succeeded: `ssim` and, with its weights at hand, `lpips`, `changed` (share of the
-        values), `largest` (in steps). NaN but for the images in `found.beside`: <where> "anti" and "all" at the judged
-        size; `l2:<judged>`, where the length of the change is limited instead of its largest value;
-        `signature:<radius>` at HUGE, and of both signatures `ssim:signature:<radius>` and `lpips:signature:<radius>`.
+        `resists` and `guided`, what is judged; `marked`, resists in the marked pixels alone. `<where>:<radius>`, 1
+        where an attack by gradient succeeds, with <where> "top" or "random" at all sizes, and of the judged size
+        `stuck:<where>`, 1 where it had no slope to follow or got no higher than it began, and `steps:<where>`, how many
+        it took; NaN where it has not succeeded. `<attack>:<judged>` of the others in the marked pixels
+        (`audits.hijack_judged`): noise, waves, squares, target, signature. Of the judged attack by gradient `loss`,
+        what it has climbed to (log-odds against the label). Of the attack that counted, where any has succeeded: `ssim`
+        and, with its weights at hand, `lpips`, `changed` (share of the values), `largest` (in steps). NaN but for the
+        images in `found.beside`: <where> "anti" and "all" at the judged size; `l2:<judged>`, where the length of the
+        change is limited instead of its largest value; `signature:<radius>` at HUGE, and of both signatures
+        `ssim:signature:<radius>` and `lpips:signature:<radius>`.
     """
     rec = record(subject, on_grid(batch.images), chunk=batch.chunk)
     code = degeneracy(rec, rectify(METHODS["gradcam"](rec)))
     where = masks(rec, batch, area=effort.area)
-    top = judged(subject, batch, where["top"], effort, found)
-    by_gradient = {"top": top.by_gradient, "random": swept(subject, batch, where["random"], effort)}
-    columns = {
-        f"{name}:{radius}": one.success.double()
-        for name, by_size in by_gradient.items()
-        for radius, one in by_size.items()
-    }
-    for name, by_size in by_gradient.items():
-        columns[f"stuck:{name}"] = (by_size[JUDGED].no_slope | by_size[JUDGED].stuck).double()
-    columns |= {f"{name}:{JUDGED}": hits for name, hits in top.tried.items()}
-    columns |= _beside(subject, batch, rec.images, where, top.piece, effort=effort, found=found)
-    change = (top.images - rec.images).abs()
-    seen = _seen(rec.images, top.images, found, of=top.success) | {
+    attacked = judged(subject, batch, where, effort, found)
+    columns = {f"{name}:{JUDGED}": hits for name, hits in attacked.tried.items()}
+    for name, by_size in attacked.by_gradient.items():
+        columns |= {f"{name}:{radius}": one.success.double() for radius, one in by_size.items()}
+        one = by_size[JUDGED]
+        columns[f"stuck:{name}"] = (one.no_slope | one.stuck).double()
+        columns[f"steps:{name}"] = one.steps.double().masked_fill(~one.success, torch.nan)
+    columns |= _beside(subject, batch, rec.images, where, attacked.piece, effort=effort, found=found)
+    change = (attacked.images - rec.images).abs()
+    seen = _seen(rec.images, attacked.images, found, of=attacked.success) | {
         "changed": (change > 0.5 / LEVELS).double().mean((1, 2, 3)),
         "largest": change.amax((1, 2, 3)) * LEVELS,
     }
-    columns |= {name: values.masked_fill(~top.success, torch.nan) for name, values in seen.items()}
-    columns["loss"] = top.by_gradient[JUDGED].loss.double()
-    columns["resists"] = top.success.double()
+    columns |= {name: values.masked_fill(~attacked.success, torch.nan) for name, values in seen.items()}
+    columns["loss"] = attacked.by_gradient["top"][JUDGED].loss.double()
+    columns["marked"], columns["resists"] = attacked.marked.double(), attacked.success.double()
     guided = [columns[f"top:{radius}"] - columns[f"random:{radius}"] for radius in effort.sizes]
     columns["guided"] = torch.stack(guided).mean(0)
     columns = {name: values.masked_fill(code != 0, torch.nan) for name, values in columns.items()}
@@ -168,8 +174,7 @@ def _beside(
         hit = attack(subject, batch, where[area], JUDGED, effort, rows=rows, **options).success
         return none.index_put((rows,), hit.double())
 
-    columns = {f"{area}:{JUDGED}": tried(area) for area in ("anti", "all")}
-    columns[f"l2:{JUDGED}"] = tried("top", norm="l2")
+    columns = {f"all:{JUDGED}": tried("all"), f"l2:{JUDGED}": tried("top", norm="l2")}
     plain = blended(subject, batch, where["top"], target, found.signatures, radius=HUGE)
     columns[f"signature:{HUGE}"] = plain.success.double().masked_fill(target < 0, torch.nan)
     for radius, one in ((JUDGED, piece), (HUGE, plain)):
@@ -237,7 +242,7 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         question,
         measure=partial(hijack, effort=effort),
         column=column,
-        doubt=partial(doubted, guided=question is GUIDED),
+        doubt=doubted,
         show=partial(show, effort=effort, column=column, folder=ask.log.path.parent / "hijacked" / column),
         version=VERSION,
         premise=prepare,

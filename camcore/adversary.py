@@ -47,6 +47,13 @@ class Attacked:
     stuck: Bool[Tensor, " b"]  # it has not succeeded, and nothing that it tried has a higher loss than the image
 
 
+@dataclass(frozen=True, kw_only=True)
+class Climbed(Attacked):
+    """What an attack that follows a slope came to."""
+
+    steps: Int[Tensor, " b"]  # that it took, of all restarts together, until it succeeded; where it has not, all it had
+
+
 def margin(
     logits: Float[Tensor, "n classes"], label: Int[Tensor, " n"], target: Int[Tensor, " n"] | None = None
 ) -> Float[Tensor, " n"]:
@@ -87,7 +94,7 @@ def apgd(
     mask: Masks | None = None,
     target: Int[Tensor, " b"] | None = None,
     generators: Sequence[Generator],
-) -> Attacked:
+) -> Climbed:
     """Projected gradient ascent within a mask, whose step is halved when it stops paying.
 
     Croce and Hein 2020 (arXiv:2003.01690), algorithm 1, on the cross-entropy (`log_odds`); with `budget.step`, the
@@ -113,6 +120,7 @@ def apgd(
     best, top = start.clone(), start.new_full((len(start),), -torch.inf)
     success = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     no_slope, first = torch.zeros_like(success), top.clone()
+    steps = torch.full_like(label, budget.restarts * budget.steps)
     for restart in range(budget.restarts):
         rows = (~success).nonzero()[:, 0]
         if not len(rows):
@@ -126,12 +134,15 @@ def apgd(
         )
         if not restart:
             no_slope, first = ~climbable(climb.slope), climb.loss
-        for one in _climbed(subject, climb, budget):
+        for taken, one in _climbed(subject, climb, budget):
             higher = one.done | (one.top > top[rows[one.row]])
             chosen = rows[one.row[higher]]
             top[chosen], best[chosen] = one.top[higher], _shown(one.start, one.best, budget)[higher]
             success[chosen] = one.done[higher]
-    return Attacked(images=best, loss=top, success=success, no_slope=no_slope, stuck=~success & ~(top > first))
+            steps[rows[one.row[one.done]]] = restart * budget.steps + taken
+    return Climbed(
+        images=best, loss=top, success=success, no_slope=no_slope, stuck=~success & ~(top > first), steps=steps
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +209,17 @@ def _begin(
     )
 
 
-def _climbed(subject: Classifier, climb: _Climb, budget: Budget) -> Iterator[_Climb]:
-    """Climb, and hand out the images whose class has changed as soon as it has, the others at the end."""
+def _climbed(subject: Classifier, climb: _Climb, budget: Budget) -> Iterator[tuple[int, _Climb]]:
+    """Climb, and hand out the images whose class has changed as soon as it has, the others at the end.
+
+    Returns:
+        Each time how many steps it took, and the images.
+    """
     checkpoints = _checkpoints(budget.steps) if budget.step is None else []
     previous = 0
     for number in range(1, budget.steps + 1):
         if climb.done.any():
-            yield climb.part(climb.done)
+            yield number - 1, climb.part(climb.done)
             climb = climb.part(~climb.done)
         if not len(climb.row):
             return
@@ -212,7 +227,7 @@ def _climbed(subject: Classifier, climb: _Climb, budget: Budget) -> Iterator[_Cl
         if number in checkpoints:
             climb = _checked(climb, number - previous)
             previous = number
-    yield climb
+    yield budget.steps, climb
 
 
 def _stepped(subject: Classifier, climb: _Climb, budget: Budget, *, first: bool) -> _Climb:

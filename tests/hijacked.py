@@ -1,5 +1,6 @@
 """Networks that an attack can climb, or finds no slope in, and images under the labels that they give."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -87,3 +88,8 @@ def dataset(asked: Classifier, count: int = 24, *, wrong: int = 0) -> Dataset:
 def batch(asked: Classifier, count: int = 4) -> Batch:
     data = dataset(asked)
     return load(data, data.ids[:count], asked.geometry, seed=5, device=asked.device, chunk=2)
+
+
+def by_image(whole: Batch, columns: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    """What was measured, as the engine hands it out."""
+    return {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}

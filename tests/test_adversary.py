@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from camcore.adversary import Attacked, Budget, _legal, _shown, apgd, log_odds, margin
+from camcore.adversary import Attacked, Budget, Climbed, _legal, _shown, apgd, log_odds, margin
 from camcore.cost import metered
 from camcore.square_attack import _window, square
 from camcore.subject import Classifier
@@ -214,6 +214,37 @@ def test_more_steps_of_one_size_never_hurt_any_image(norm: str) -> None:
         return apgd(one, images, label, budget=budget, generators=draws(20))
 
     never_worse([found(steps) for steps in (1, 2, 5, 9, 30)])
+
+
+def test_the_steps_that_an_attack_took_are_those_that_it_takes_with_no_more() -> None:
+    """Of one size: a shorter run is the beginning of a longer one, and succeeds where that had by then."""
+    one, images, label = asked(20)
+
+    def found(steps: int) -> Climbed:
+        budget = Budget(epsilon=EPSILON / 4, steps=steps, step=EPSILON / 16)
+        return apgd(one, images, label, budget=budget, generators=draws(20))
+
+    long = found(30)
+    assert long.steps[long.success].unique().numel() > 2
+    assert (long.steps[~long.success] == 30).all()
+    for steps in (1, 2, 3, 5, 8):
+        assert torch.equal(found(steps).success, long.success & (long.steps <= steps)), steps
+
+
+def test_the_steps_of_the_restarts_before_count_too() -> None:
+    """Its steps are too small to get anywhere: what succeeds is a beginning at random, of the second restart on."""
+    one, images, label = asked(20)
+    budget = Budget(epsilon=64 / 255, steps=2, restarts=4, step=1e-6)
+    found = apgd(one, images, label, budget=budget, generators=draws(20))
+
+    assert set(found.steps[found.success].tolist()) == {2, 4, 6}
+    assert set(found.steps[~found.success].tolist()) == {8}
+
+
+def test_an_image_that_has_fallen_to_begin_with_takes_no_step() -> None:
+    one, images, label = asked()
+    found = apgd(one, images, (label + 1) % 5, budget=Budget(epsilon=EPSILON, steps=3), generators=draws(6))
+    assert found.steps.tolist() == [0] * 6
 
 
 def test_an_attack_that_gets_no_higher_than_it_began_is_told() -> None:

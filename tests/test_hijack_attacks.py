@@ -6,7 +6,7 @@ import torch
 from audits.hijack_attacks import length, masks, swept
 from audits.hijack_signatures import TRIED, _laid, _windows, blended, cut_signatures, drawn_classes
 from audits.policy import load_policy
-from camcore.adversary import Attacked
+from camcore.adversary import Climbed
 from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.images import load
@@ -30,14 +30,33 @@ def test_every_size_is_tried_on_all_that_has_withstood_and_what_fell_stays_falle
         radius = round(budget.epsilon * 255)
         tried[radius] = len(images)
         success = (torch.arange(len(images)) < 3) if radius < 4 else torch.zeros(len(images), dtype=torch.bool)
-        return Attacked(images=images, loss=success.float(), success=success, no_slope=~success, stuck=~success)
+        steps = torch.full((len(images),), radius)
+        return Climbed(
+            images=images, loss=success.float(), success=success, no_slope=~success, stuck=~success, steps=steps
+        )
 
     monkeypatch.setattr(hijack_attacks, "apgd", only_small)
-    found = swept(asked, whole, torch.ones(12, 16, 16), load_policy(None, profile="pr").attacks)
+    effort = load_policy(None, profile="pr").attacks
+    found = swept(asked, whole, torch.ones(12, 16, 16), effort, torch.arange(12))
 
     assert tried == {1: 12, 2: 9, 4: 6, 8: 6}
     assert {radius: int(one.success.sum()) for radius, one in found.items()} == {1: 3, 2: 6, 4: 6, 8: 6}
     assert torch.equal(found[8].loss, found[8].success.float())
+    assert found[8].steps.tolist() == [1] * 3 + [2] * 3 + [8] * 6  # of the attack that succeeded, or of the last
+    assert found[4].steps.tolist() == [1] * 3 + [2] * 3 + [4] * 6
+
+
+def test_some_images_are_swept_as_they_are_among_all() -> None:
+    asked = subject()
+    whole = batch(asked, 3)
+    mask = (torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1)) < 0.3).float()
+    effort = load_policy(None, profile="smoke").attacks
+    rows = torch.tensor([2, 0])
+    every, some = (swept(asked, whole, mask, effort, chosen) for chosen in (torch.arange(3), rows))
+
+    for radius in effort.sizes:
+        torch.testing.assert_close(some[radius].images, every[radius].images[rows], atol=1e-6, rtol=0)
+        assert torch.equal(some[radius].success, every[radius].success[rows])
 
 
 def test_the_length_is_that_of_a_change_of_every_value_in_the_mask() -> None:

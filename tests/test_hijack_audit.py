@@ -1,27 +1,19 @@
-"""What the audit of hijacking measures and shows, what it costs, and that batches do not matter."""
+"""What the audit of hijacking measures, what it costs, and that batches do not matter."""
 
-import re
 from dataclasses import replace
-from pathlib import Path
 from unittest.mock import MagicMock
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image as Pillow
 from torch import Tensor
 
-from audits import hijack_shown
 from audits import test_hijack as audit
-from audits.crossing import first_at
 from audits.hijack_blind import COLOURS, LENGTHS, NOISES
-from audits.hijack_shown import show
 from audits.hijack_signatures import TRIED
 from audits.policy import load_policy
 from camcore.cost import metered
 from camcore.errors import Undefined
 from camcore.images import Batch
-from camcore.verdict import Curve, Overlay, Table
 from tests.hijacked import FOUND, LEAST, SIGNATURES, batch, subject
 from tests.tiny import numbered_dataset
 
@@ -99,71 +91,31 @@ def test_what_no_claim_is_about_is_tried_on_the_chosen_images_alone() -> None:
     assert all(none[name].isnan().all() for name in ("anti:4", "all:4", "l2:4", "target:4", "signature:64"))
 
 
-def test_evidence_is_read_back_from_a_file(tmp_path: Path) -> None:
-    asked = subject()
-    whole = batch(asked)
-    columns = audit.hijack(asked, whole, effort=LEAST, found=FOUND)
-    rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
-    shown = list(show(asked, whole, rows, effort=LEAST, column="resists", found=FOUND, folder=tmp_path / "hijacked"))
-
-    hit = columns["resists"].bool().tolist()
-    pictures = [one for one in shown if isinstance(one, Overlay)]
-    assert [re.split(":| of class", one.caption)[0] for one in pictures] == [
-        what
-        for fallen in hit
-        for what in ("as it is", "from its PNG" if fallen else "attacked in vain", "the change, 16 times", "a piece")
-    ]
-    curves, tables = ([one for one in shown if isinstance(one, kind)] for kind in (Curve, Table))
-    assert len(curves) == len(tables) == 1
-    assert [series[0] for series in curves[0].series.values()] == [0.0, 0.0]  # what the checks measured
-    told = dict(tables[0].rows)
-    assert (
-        told["pictures shown that were hijacked: hijacked again, and still when read back from their files"]
-        == f"{sum(hit)} of {sum(hit)}"
-    )
-    files = sorted((tmp_path / "hijacked").glob("*.png"))
-    assert [file.name for file in files] == [
-        f"tiny-{index}-{whole.ids[index]}.png" for index, fallen in enumerate(hit) if fallen
-    ]
-    assert 0 < len(files) < 4
-    with torch.no_grad():
-        for file in files:
-            pixels = torch.from_numpy(np.asarray(Pillow.open(file)).copy()).permute(2, 0, 1) / 255
-            index = whole.ids.index(file.stem.split("-")[-1])
-            assert int(asked.logits(pixels[None]).argmax()) != int(whole.labels[index])
-
-
-def test_a_hijacked_picture_that_its_file_does_not_hold_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pixels_that_are_marked_least_count_on_the_images_that_they_are_tried_on(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = subject()
     whole = batch(asked)
+    one, every = torch.zeros(4, 16, 16), torch.ones(4, 16, 16)
+    one[:, 15, 15] = 1
+    where = {"top": one, "random": one, "anti": every, "all": every}
+    monkeypatch.setattr(audit, "masks", lambda *_, **__: where)
     columns = audit.hijack(asked, whole, effort=LEAST, found=FOUND)
-    rows = {unit: {key: float(values[i]) for key, values in columns.items()} for i, unit in enumerate(whole.ids)}
-    saved = hijack_shown._save
 
-    def as_it_was(_image: Tensor, path: Path) -> None:
-        saved(whole.images[int(path.name.split("-")[1])], path)
-
-    monkeypatch.setattr(hijack_shown, "_save", as_it_was)
-    with pytest.raises(
-        ValueError, match=r"hijacked pictures are right again when they are read from their files: tiny-"
-    ):
-        list(show(asked, whole, rows, effort=LEAST, column="resists", found=FOUND, folder=tmp_path))
+    assert int(columns["anti:4"].sum()) > 0
+    assert torch.equal(columns["resists"], columns["anti:4"])
+    none = audit.hijack(asked, whole, effort=LEAST, found=replace(FOUND, beside=frozenset()))
+    assert not none["resists"].any()  # nor does the whole picture count
 
 
-@pytest.mark.parametrize(
-    ("curve", "at"),
-    [
-        ({1: 0.9, 2: 1.0}, ("at most ", 1)),
-        ({1: 0.0, 2: 1.0}, ("", 1.5)),
-        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, ("", 5.0)),
-        ({1: 0.0, 8: 0.4}, ("more than ", 8)),
-        ({0.1: 0.0, 0.2: 0.6, 0.3: 0.1}, ("", pytest.approx(0.1 + 0.5 / 6))),
-    ],
-)
-def test_where_a_curve_first_reaches_one_half(curve: dict[float, float], at: tuple[str, float]) -> None:
-    assert first_at(curve, 0.5) == at
+def test_the_steps_are_known_where_the_attack_has_succeeded() -> None:
+    asked = subject()
+    columns = audit.hijack(asked, batch(asked), effort=LEAST, found=FOUND)
+    for name in ("top", "random"):
+        hit = columns[f"{name}:4"] == 1
+        assert 0 < int(hit.sum()) < 4
+        assert torch.equal(columns[f"steps:{name}"].isnan(), ~hit)
+        assert ((columns[f"steps:{name}"][hit] >= 1) & (columns[f"steps:{name}"][hit] <= LEAST.steps)).all()
 
 
 def test_the_release_profile_has_a_hundred_steps_and_five_restarts() -> None:
@@ -222,10 +174,3 @@ def test_pictures_are_compared_by_lpips_too_where_its_weights_are_at_hand(monkey
     # a piece may change a value by sixteen times as much
     assert (columns["lpips:signature:64"] > columns["lpips:signature:4"]).any()
     assert not any(name.startswith("lpips") for name in audit.hijack(asked, batch(asked), effort=LEAST, found=FOUND))
-
-
-@pytest.mark.parametrize(("net", "said"), [(None, "not measured: its weights are not at hand"), ("vgg", "0.2500")])
-def test_the_report_says_what_lpips_is_or_that_it_is_not_measured(net: str | None, said: str) -> None:
-    rows = {"a": {"lpips": 0.25}, "b": {"lpips": torch.nan}}
-    lines = hijack_shown._lpips(rows, replace(FOUND, lpips=net))
-    assert [value for _, value in lines] == [said]

@@ -60,6 +60,76 @@ def test_who_goes_on_keeps_the_journals(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["results.jsonl", "results.previous.json"]
 
 
+def pictures(folder: Path) -> dict[str, str]:
+    """Path -> content, of all files below."""
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith("results.")
+    }
+
+
+def measured(folder: Path, name: str, **hijacked: str) -> None:
+    """A run of that name, and what it left in the folder of hijacked pictures."""
+    (folder / "results.json").write_text(name, encoding="utf-8")
+    for path, picture in hijacked.items():
+        (folder / "hijacked" / path).mkdir(parents=True, exist_ok=True)
+        (folder / "hijacked" / path / picture).write_text(name, encoding="utf-8")
+
+
+def test_hijacked_pictures_go_with_the_run_that_they_are_of(tmp_path: Path) -> None:
+    measured(tmp_path, "first", resists="net-0-a.png", guided="net-1-b.png")
+    said = set_aside(tmp_path)
+    assert said == "the run before this one was set aside as results.previous.* and hijacked.previous"
+    assert pictures(tmp_path) == {
+        "hijacked.previous/resists/net-0-a.png": "first",
+        "hijacked.previous/guided/net-1-b.png": "first",
+    }
+    assert not (tmp_path / "hijacked").exists()
+
+    measured(tmp_path, "second", resists="net-0-c.png")
+    assert set_aside(tmp_path).endswith("in place of the one before it (results.previous.json, hijacked.previous)")
+    assert pictures(tmp_path) == {"hijacked.previous/resists/net-0-c.png": "second"}
+
+    measured(tmp_path, "third")  # hijacked nothing
+    set_aside(tmp_path)
+    assert pictures(tmp_path) == {}
+    assert not (tmp_path / "hijacked.previous").exists()
+
+
+def test_who_goes_on_keeps_the_hijacked_pictures(tmp_path: Path) -> None:
+    measured(tmp_path, "first", resists="net-0-a.png")
+    set_aside(tmp_path, resume=True)
+    assert pictures(tmp_path) == {"hijacked/resists/net-0-a.png": "first"}
+
+
+def test_pictures_that_no_run_wrote_stay_where_they_are(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "mine"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "net-0-a.png").write_text("mine", encoding="utf-8")
+    report = tmp_path / "report"
+    report.mkdir()
+    measured(report, "first", resists="holiday.png", guided="net-0-notes.txt")
+    (report / "hijacked" / "net-0-a.png").write_text("mine", encoding="utf-8")
+    (report / "hijacked" / "link").symlink_to(elsewhere)
+    held = pictures(tmp_path)
+    assert set_aside(report) == "the run before this one was set aside as results.previous.*"
+    assert pictures(tmp_path) == held
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "hijacked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "other" / "results.json").write_text("first", encoding="utf-8")
+    set_aside(tmp_path / "other")
+    assert (elsewhere / "net-0-a.png").read_text(encoding="utf-8") == "mine"
+
+
+def test_beside_no_results_the_pictures_are_somebodys_own(tmp_path: Path) -> None:
+    measured(tmp_path, "first", resists="net-0-a.png")
+    (tmp_path / "results.json").unlink()
+    assert set_aside(tmp_path) == ""
+    assert pictures(tmp_path) == {"hijacked/resists/net-0-a.png": "first"}
+
+
 @pytest.mark.parametrize(
     ("held", "stranger"),
     [

@@ -7,7 +7,9 @@ classes have the highest mean probability. shape counts 1 where that is the cate
 of the surface and 0 where it is neither, or where two are level: its mean is above 0 where the shape bias, shape /
 (shape + texture), is above one half. coverage is how often it is one of the two. The pictures are the user's
 (`--audit-cues FOLDER`, named as the cue-conflict set of Geirhos et al. is; the sixteen categories of that set are known
-for models of ImageNet's classes) or, for models of scenes, drawn.
+for models of ImageNet's classes, by their names) or, for models of scenes, drawn. Of K categories chance decides for
+one of two in 2 / K of the pictures; where that reaches the margin (of 0.5: four categories or fewer), coverage does not
+apply. It is not corrected for chance, so that it can be compared with what is published for sixteen.
 
 ## Why it matters
 
@@ -18,9 +20,10 @@ calls a cat has no need of a cat's shape. Which cue it goes by cannot be told fr
 
 Neither cue is wrong: a class may well be what its surface is. Cue-conflict pictures are made, not seen, so that a model
 may be at a loss with them, which is why coverage stands beside the bias; a shape bias over few decisions says little.
-In drawn pictures the outline is exact and the surface is laid over it in tiles; where a surface holds much of its class
-(the spots of a ladybird), that is a strong cue. Shape bias moves by points with decoder, resizing and the version of
-the weights.
+Coverage of few categories says less than of many: of five chance alone gives 0.4, of sixteen 0.125. A model of a
+thousand classes without names is taken for one of ImageNet's. In drawn pictures the outline is exact and the surface is
+laid over it in tiles; where a surface holds much of its class (the spots of a ladybird), that is a strong cue. Shape
+bias moves by points with decoder, resizing and the version of the weights.
 
 ## Caught by
 
@@ -35,25 +38,26 @@ decision rule and the sixteen categories.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from audits.ask import Ask
+from audits.ask import Among, Ask
 from audits.question import Question
 from audits.seen import seen
 from audits.shares import share_so_far
 from camcore.cam import CamMethod
 from camcore.engine import Row, rank
 from camcore.errors import Undefined
-from camcore.images import Batch, Images
+from camcore.images import Batch, Dataset, Images
 from camcore.metrics.cues import decisions
 from camcore.subject import Classifier
 from camcore.verdict import Evidence, Overlay, Table
 from fixtures.datasets.cue_conflict import Conflicts
 
-VERSION = "1"
+VERSION = "2"
 NEITHER, LEVEL = "neither", "level"
 
 SHAPE = Question(
@@ -159,10 +163,26 @@ def test_cues_of_shape_decide(ask: Ask) -> None:
 
 @pytest.mark.audit("cues")
 def test_cues_decide_at_all(ask: Ask) -> None:
-    ask_about(ask, COVERAGE, "coverage")
+    ask_about(ask, COVERAGE, "coverage", partial(beyond_chance, margin=ask.policy.claims[COVERAGE.name].margin))
 
 
-def ask_about(ask: Ask, question: Question, column: str) -> None:
+def beyond_chance(dataset: Dataset, given: Mapping[str, Any], *, margin: float) -> Dataset:
+    """All of the pictures, if a model that decides at random would cover fewer of them than the margin asks.
+
+    Raises:
+        Undefined: So few categories that chance reaches the margin: two of K are the picture's own.
+    """
+    count = len(given["conflicts"].categories)
+    chance = min(1.0, 2 / count)
+    if chance >= margin:
+        raise Undefined(
+            f"of {count} categories chance alone decides for the shape's or the texture's in {chance:.2f} of the "
+            f"pictures, and the margin is {margin:g}; give pictures of more categories with --audit-cues"
+        )
+    return dataset
+
+
+def ask_about(ask: Ask, question: Question, column: str, among: Among | None = None) -> None:
     """Put one of the claims, about pictures with two cues instead of the run's images."""
     conflicts, cams = ask.conflicts, ask.defined
 
@@ -183,4 +203,5 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         show=partial(show, column=column, cam=next(iter(cams.values()), None)),
         version=VERSION,
         premise=premise,
+        among=among,
     )

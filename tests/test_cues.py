@@ -2,6 +2,8 @@
 
 import csv
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,14 @@ from torch import Tensor, nn
 
 from audits import test_cues as audit
 from camcore.cost import metered
-from camcore.errors import BadInput
+from camcore.errors import BadInput, Undefined
 from camcore.images import Batch, Dataset, Geometry
 from camcore.metrics.cues import decisions
 from camcore.subject import Classifier
 from camcore.verdict import Overlay, Table
 from fixtures.datasets.cue_conflict import Conflicts, conflict_folder, find_conflicts
+from fixtures.datasets.folder import match_names
+from fixtures.datasets.imagenette import CLASSES as IMAGENETTE
 from fixtures.datasets.scene_conflicts import PAIRS, draw, middle, mirrored, scene_conflicts, two_cues
 from fixtures.datasets.scene_objects import PAINTERS
 from fixtures.datasets.scenes import CLASSES
@@ -115,6 +119,69 @@ def test_a_folder_is_read_as_the_authors_publish_theirs(tmp_path: Path) -> None:
     assert [names[found.textures[one]] for one in found.dataset.ids] == ["elephant", "cat"]
     assert found.categories["elephant"] == (385, 386)
     assert found.agreeing == 1
+
+
+def imagenet() -> tuple[str, ...]:
+    from torchvision.models import AlexNet_Weights
+
+    return tuple(AlexNet_Weights.DEFAULT.meta["categories"])
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [str, str.upper, lambda name: f"{name}, another word for it", lambda name: f"a word, {name}"],
+    ids=["as torchvision does", "in capitals", "first of synonyms", "last of synonyms"],
+)
+def test_the_sixteen_are_known_by_the_names_of_imagenets_classes(spelt: Callable[[str], str], tmp_path: Path) -> None:
+    put(tmp_path, "cat/cat1-elephant2.png")
+    found = conflict_folder(tmp_path, subject=model(tuple(map(spelt, imagenet()))))
+
+    assert found.categories == SIXTEEN
+    assert match_names(list(SIXTEEN), imagenet()) == [None] * len(SIXTEEN)  # none is a class itself
+
+
+def by_wordnet() -> tuple[str, ...]:
+    """A thousand rising numbers, with those that are known where ImageNet has them."""
+    known = sorted((index, int(number[1:])) for number, (index, _) in IMAGENETTE.items())
+    numbers = np.interp(np.arange(1000), *zip(*known, strict=True)).round().astype(int)
+    numbers[known[-1][0] :] += np.arange(1000 - known[-1][0])  # beyond the last it would stand still
+    return tuple(f"n{number:08}" for number in numbers)
+
+
+def test_the_sixteen_are_known_by_wordnets_numbers_in_imagenets_order(tmp_path: Path) -> None:
+    put(tmp_path, "cat/cat1-elephant2.png")
+
+    assert conflict_folder(tmp_path, subject=model(by_wordnet())).categories == SIXTEEN
+    with pytest.raises(BadInput, match="known as classes of ImageNet, and tiny has others"):
+        conflict_folder(tmp_path, subject=model(by_wordnet()[::-1]))
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (tuple(f"bird number {index} of Borneo" for index in range(1000)), "'bird number 404 of Borneo'"),
+        (imagenet()[::-1], f"{imagenet()[999 - 404]!r}"),
+        ((*imagenet()[500:], *imagenet()[:500]), f"{imagenet()[904]!r}"),
+    ],
+    ids=["birds", "backwards", "halves swapped"],
+)
+def test_a_thousand_other_classes_are_not_scored_as_imagenets(
+    classes: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    put(tmp_path, "cat/cat1-elephant2.png", "elephant/elephant1-cat2.png")
+    with pytest.raises(BadInput, match="its sixteen categories are known as classes of ImageNet") as caught:
+        conflict_folder(tmp_path, subject=model(classes))
+
+    assert f"class 404 is {said} where ImageNet's is 'airliner'; name the sub-folders" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_thousand_classes_with_a_cat_among_them_are_asked_about_that_cat(tmp_path: Path) -> None:
+    put(tmp_path, "cat/cat1-elephant2.png", "elephant/elephant1-cat2.png")
+    found = conflict_folder(tmp_path, subject=model(("cat", "elephant", *(f"thing {index}" for index in range(998)))))
+
+    assert found.categories["cat"] == (0,)
+    assert found.dataset.labels == (0, 1)
 
 
 def test_the_categories_of_another_model_are_its_classes(tmp_path: Path) -> None:
@@ -214,6 +281,36 @@ def test_folded_places_lie_in_the_tile_and_those_in_it_stay(places: list[float],
     inside = np.abs(given_ - centre) <= half
     np.testing.assert_allclose(folded[inside], given_[inside], atol=1e-5)
     np.testing.assert_allclose(mirrored(given_ + 4 * half, centre, half), folded, atol=1e-4)  # over and over
+
+
+def among(count: int) -> dict[str, Conflicts]:
+    """A premise's result, of so many categories."""
+    _, _, conflicts = asked()
+    return {"conflicts": replace(conflicts, categories={f"class {index}": (index,) for index in range(count)})}
+
+
+@pytest.mark.parametrize(("count", "chance"), [(1, "1.00"), (2, "1.00"), (3, "0.67"), (4, "0.50")])
+def test_coverage_that_chance_reaches_does_not_apply(count: int, chance: str) -> None:
+    given = among(count)
+    with pytest.raises(Undefined, match=re.escape(f"of {count} categories chance alone decides")) as caught:
+        audit.beyond_chance(given["conflicts"].dataset, given, margin=0.5)
+
+    assert f"in {chance} of the pictures, and the margin is 0.5" in str(caught.value)
+
+
+@pytest.mark.parametrize(("count", "margin"), [(5, 0.5), (10, 0.5), (16, 0.5), (3, 0.8)])
+def test_coverage_beyond_chance_is_asked_of_all_pictures(count: int, margin: float) -> None:
+    given = among(count)
+
+    assert audit.beyond_chance(given["conflicts"].dataset, given, margin=margin) is given["conflicts"].dataset
+
+
+def test_scores_at_random_cover_two_of_all_categories() -> None:
+    draws = torch.Generator().manual_seed(0)
+    for count in (3, 5, 16):
+        decided = decisions(torch.randn(4000, count, generator=draws), [(index,) for index in range(count)])
+
+        assert float((decided < 2).double().mean()) == pytest.approx(2 / count, abs=0.03)  # 4 standard errors
 
 
 class Named(nn.Module):

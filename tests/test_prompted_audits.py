@@ -172,7 +172,9 @@ def test_a_model_of_shades_is_decided_by_little_if_they_are_faint_and_by_no_orde
     assert {wording.format(name) for wording in WORDINGS for name in COLOURS} <= set(said)
     assert results.subjects[0].abilities == ("captions", "classes")
     n = len(found["shuffling/structure"].units)
-    assert found["shuffling/structure"].cost.forwards == n * (1 + 2 * len(SIZES))
+    assert found["shuffling/structure"].cost.forwards == n * (
+        1 + 2 * len(SIZES) + 2
+    )  # and faded, in place and in pieces
     counted = [max(one.cost.forwards for one in results.claims if one.audit == audit) for audit in AUDITS]
     assert all(counted)
     assert sum(counted) <= seen

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from camcore.metrics.invariance import shuffle_likeness
-from camcore.perturbations import cut_lines, dealt, derangements
+from camcore.perturbations.shuffling import cut_lines, dealt, derangements, faded
 
 
 def generators(seed: int, count: int = 1) -> list[torch.Generator]:
@@ -124,11 +124,56 @@ def test_lines_at_the_edge_of_the_picture_are_not_drawn() -> None:
     assert changed.sum() == 8 + 8 - 1  # one row and one column
 
 
+@given(height=sides, width=sides, cells=grids, seed=st.integers(0, 1000))
+def test_faded_is_what_weighing_pixel_by_pixel_gives(height: int, width: int, cells: int, seed: int) -> None:
+    images = torch.rand(2, 3, height, width, generator=generators(seed)[0])
+    tall, wide = height // cells, width // cells
+    top, left = height % cells // 2, width % cells // 2
+    expected = images.clone()
+    for row in range(top, top + cells * tall):
+        for column in range(left, left + cells * wide):
+            strengths = [1.0]
+            for place, side in ((row - top, tall), (column - left, wide)):
+                inwards = min(place % side, side - 1 - place % side) + 0.5
+                strengths.append(inwards / max(side / 5, 1))
+            mean = images.mean((2, 3))
+            expected[:, :, row, column] = mean + min(strengths) * (images[:, :, row, column] - mean)
+
+    torch.testing.assert_close(faded(images, cells), expected)
+
+
+def test_only_the_sides_of_patches_fade() -> None:
+    images = numbered(48, 48)
+    shown = faded(images, 4)  # patches of 12 pixels: 2.4 of them fade
+    inside = torch.zeros(12, dtype=torch.bool)
+    inside[2:10] = True
+    kept = inside.repeat(4)[:, None] & inside.repeat(4)
+
+    assert torch.equal(shown[:, :, kept], images[:, :, kept])
+    assert ((shown != images).all(1)[0] == ~kept).all()
+    assert images.min() <= shown.min() <= shown.max() <= images.max()
+
+
+@given(seed=st.integers(0, 1000))
+def test_faded_patches_change_places_without_a_new_edge(seed: int) -> None:
+    # each of one colour, as far apart as colours can be: every cut is a step of up to 1
+    images = torch.rand(1, 3, 4, 4, generator=generators(seed)[0]).repeat_interleave(24, 2).repeat_interleave(24, 3)
+    order = derangements(16, generators=generators(seed))
+
+    def steepest(shown: Tensor) -> float:
+        return float(max(shown.diff(dim=2).abs().max(), shown.diff(dim=3).abs().max()))
+
+    in_place = faded(images, 4)
+    assert steepest(dealt(in_place, order, 4)) <= steepest(in_place) + 0.11  # across a cut a tenth of both is left
+    assert steepest(dealt(images, order, 4)) > 2 * steepest(dealt(in_place, order, 4))
+
+
 def test_the_model_is_not_shown_other_images_than_were_given() -> None:
     images = numbered(8, 8)
     before = images.clone()
     pieces = dealt(images, derangements(4, generators=generators(0)), 2)
     cut_lines(images, pieces, 2)
+    faded(images, 2)
 
     assert torch.equal(images, before)
 
@@ -137,6 +182,8 @@ def test_the_model_is_not_shown_other_images_than_were_given() -> None:
 def test_patches_of_a_pixel_are_refused(side: int, cells: int) -> None:
     with pytest.raises(ValueError, match=f"{side}x{side} cannot be cut into {cells}x{cells} patches of 2 pixels"):
         dealt(numbered(side, side), torch.zeros(1, cells**2, dtype=torch.long), cells)
+    with pytest.raises(ValueError, match=f"{side}x{side} cannot be cut into {cells}x{cells} patches of 2 pixels"):
+        faded(numbered(side, side), cells)
 
 
 def test_an_order_of_another_grid_is_refused() -> None:

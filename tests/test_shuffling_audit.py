@@ -13,9 +13,11 @@ from camcore.cam import METHODS
 from camcore.cost import metered
 from camcore.engine import Terms, measure_missing
 from camcore.images import Batch
-from camcore.perturbations import dealt
+from camcore.perturbations.shuffling import cut_lines, dealt, derangements, faded
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Overlay, Table
+from fixtures.controls.shuffling import PATCH, STEP, WINDOW, smoothed_bag
+from fixtures.datasets.scenes import scenes
 from tests.tiny import SIZE, FlatNet, GapNet, numbered_dataset, some_images, tiny_subject
 
 CAMS = {"hirescam": METHODS["hirescam"], "gradcam": METHODS["gradcam"]}
@@ -77,7 +79,8 @@ def test_every_version_of_an_image_is_asked_once(cams: dict) -> None:
     with metered() as cost:
         audit.shuffling(asked, batch(), cams=cams, draws=draws)
 
-    assert cost.forwards == 3 * (1 + 2 * draws * len(GRIDS))
+    # whole; on every grid the cuts, and each draw; on the judged one faded too, in place and each draw
+    assert cost.forwards == 3 * (1 + (1 + draws) * len(GRIDS) + 1 + draws)
     assert cost.backwards == (3 * (1 + draws) if cams else 0)  # the map of the whole and of the pieces
 
 
@@ -88,6 +91,7 @@ def test_a_network_of_single_pixels_loses_nothing_with_the_layout() -> None:
     for cells in GRIDS:
         torch.testing.assert_close(columns[f"shuffled:{cells}:true"], columns["whole:true"])
         assert columns[f"shuffled:{cells}:same"].tolist() == [1, 1, 1]
+    torch.testing.assert_close(columns["structure"], torch.zeros(3), atol=1e-6, rtol=0, check_dtype=False)
     torch.testing.assert_close(columns["rise"], torch.zeros(3), atol=1e-6, rtol=0, check_dtype=False)
     torch.testing.assert_close(columns["hirescam:follows"], torch.ones(3), check_dtype=False)
 
@@ -105,6 +109,61 @@ def test_the_answers_are_those_to_the_pictures_in_pieces() -> None:
     torch.testing.assert_close(columns["shuffled:8:predicted"], probability[range(3), first].double())
     assert columns["shuffled:8:same"].tolist() == (logits.argmax(1) == first).double().tolist()
     assert columns["shuffled:8:right"].tolist() == (logits.argmax(1) == torch.arange(3)).double().tolist()
+
+
+def test_structure_is_the_lesser_of_what_shuffling_costs_plain_and_faded() -> None:
+    shown = replace(batch(40), labels=torch.arange(40) % 5)
+    columns = audit.shuffling(subject(), shown, cams={}, draws=2)
+    plain = columns["whole:true"] - columns["shuffled:4:true"]
+    without_cuts = columns["faded:4:true"] - columns["faded_shuffled:4:true"]
+
+    assert (columns["structure"] <= plain).all()
+    assert (columns["structure"] <= without_cuts).all()
+    assert ((columns["structure"] == plain) | (columns["structure"] == without_cuts)).all()
+    assert 0 < (plain < without_cuts).sum() < 40  # neither does for both
+
+
+def test_the_answers_to_faded_pictures_are_the_mean_over_the_draws() -> None:
+    asked, shown = subject(), batch()
+    columns = audit.shuffling(asked, shown, cams={}, draws=2)
+    in_place = faded(shown.images, 4)
+    with torch.no_grad():
+        each = [asked.logits(dealt(in_place, order, 4)).softmax(1) for order in audit.orders(shown, 4, 2)]
+        stays = asked.logits(in_place).softmax(1)
+
+    expected = torch.stack(each).mean(0)[range(3), [0, 1, 2]]
+    torch.testing.assert_close(columns["faded_shuffled:4:true"], expected.double())
+    torch.testing.assert_close(columns["faded:4:true"], stays[range(3), [0, 1, 2]].double())
+
+
+@pytest.mark.slow
+def test_a_bag_that_smooths_loses_by_edges_and_not_by_layout() -> None:
+    """What was charged to layout before: the lines vanish behind the smoothing, and the steps do not."""
+    bag, count = smoothed_bag(), 48
+    shown = scenes(count, seed=20261)
+    images, labels = torch.stack([shown.read(one) for one in shown.ids]), torch.tensor(shown.labels)
+    order = derangements(16, generators=[torch.Generator().manual_seed(3)] * count)
+    pieces, in_place = dealt(images, order, 4), faded(images, 4)
+
+    def true(shown: Tensor) -> float:
+        with torch.no_grad():
+            return float(bag.logits(shown).softmax(1)[range(count), labels].mean())
+
+    assert true(cut_lines(images, pieces, 4)) - true(pieces) > 0.1
+    assert true(images) - true(pieces) > 0.2
+    assert abs(true(in_place) - true(dealt(in_place, order, 4))) < 0.05
+
+
+def test_a_window_of_the_bag_is_narrower_than_a_patch_and_on_no_grid_of_patches() -> None:
+    bag = smoothed_bag()
+    images = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    (seen,) = torch.autograd.grad(bag.module.features(images)[0, :, 1, 2].sum(), images)
+    rows, columns = (seen.abs().sum((0, 1, without)).nonzero()[:, 0].tolist() for without in (3, 2))
+
+    assert rows == list(range(STEP, STEP + WINDOW))
+    assert columns == list(range(2 * STEP, 2 * STEP + WINDOW))
+    assert WINDOW < PATCH
+    assert len({STEP * index % PATCH for index in range((96 - WINDOW) // STEP + 1)}) == 7  # no two begin alike
 
 
 def test_a_rise_is_no_fall() -> None:
@@ -179,7 +238,12 @@ def test_evidence_is_the_picture_whole_cut_and_in_pieces() -> None:
 
         pictures = [one for one in found if isinstance(one, Overlay)]
         curves = [one for one in found if isinstance(one, Curve)]
-        assert [one.caption.partition(":")[0] for one in pictures] == ["whole", "cuts drawn", "in pieces"] * 3
+        assert [one.caption.partition(":")[0] for one in pictures] == [
+            "whole",
+            "in pieces",
+            "sides faded",
+            "faded, in pieces",
+        ] * 3
         assert all((one.saliency is None) == (name is None) for one in pictures)
         assert [one.x for one in curves] == [(1, *GRIDS)] * 3
         for index, (unit, values) in enumerate(curves[2].series.items()):

@@ -8,7 +8,7 @@ from camcore.perturbations.jitter import down_up, sign_noise, uniform_noise
 from camcore.perturbations.patches import patch_means, patch_numbers, patch_sums
 from camcore.perturbations.ranking import rank_pixels
 from camcore.perturbations.road import noisy_linear
-from camcore.perturbations.shuffling import cut_lines, dealt, derangements
+from camcore.perturbations.shuffling import cut_lines, dealt, derangements, faded
 
 __all__ = [
     "black",
@@ -17,6 +17,7 @@ __all__ = [
     "dealt",
     "derangements",
     "down_up",
+    "faded",
     "jpeg",
     "laid_over",
     "mean_colour",

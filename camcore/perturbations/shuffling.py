@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 Planes = Float[Tensor, "b c h w"]  # images, or maps with one channel
 Order = Int[Tensor, "b patches"]  # place i gets the patch of place order[i]; places are numbered row by row
+FADING = 5  # of a patch's side, on each of its sides: what is seen of two patches at once is faint or near nothing
 
 
 def derangements(patches: int, *, generators: Sequence[Generator]) -> Order:
@@ -51,15 +52,45 @@ def dealt(planes: Planes, order: Order, cells: int) -> Planes:
 
 
 def cut_lines(planes: Planes, pieces: Planes, cells: int) -> Planes:
-    """The picture as it was, with the cuts drawn in: the edges that shuffling makes, without its loss of layout.
+    """The picture as it was, with the cuts drawn in: edges about where shuffling makes them, and nothing moved.
+
+    A line is no step: to a model that smooths first it is fainter than the edge of a shuffled picture, and to one that
+    does not it is two edges for one. What is lost beyond it is therefore not all layout; `faded` compares like with
+    like.
 
     Args:
         planes: The picture.
         pieces: The same with its patches in another order. Every line is one pixel wide and has the colours that the
-            shuffled picture has there, so that it stands out as much as the edge does.
+            shuffled picture has there.
         cells: As for `dealt`.
     """
     return torch.where(_lines(planes, cells), pieces, planes)
+
+
+def faded(planes: Planes, cells: int) -> Planes:
+    """Every patch fading into the picture's mean colour towards its four sides: no cut is left to be seen.
+
+    All patches end in one colour, so that whichever lie side by side, what is seen across a cut is the same but for
+    what shows faintly through: `dealt(faded(...))` has the local features of `faded(...)`, and only their places
+    differ. Linear, a fifth of the side: a hard gap would be an edge, and a wider one leaves little to recognise. At
+    the picture's edge they fade too, for a patch from there may come to lie inside; what `dealt` leaves over does not.
+
+    Args:
+        planes: The picture.
+        cells: As for `dealt`.
+    """
+    (top, height), (left, width) = patch_sides(planes, cells)
+    strength = torch.ones(planes.shape[2:])
+    strength[top : top + cells * height, left : left + cells * width] = torch.minimum(
+        _strength(height)[:, None], _strength(width)
+    ).repeat(cells, cells)
+    return torch.lerp(planes.mean((2, 3), keepdim=True), planes, strength.to(planes))
+
+
+def _strength(side: int) -> Float[Tensor, " side"]:
+    """How much is left of a patch from one of its sides to the other, from 0 to 1; of two pixels a half of each."""
+    pixel = torch.arange(side) + 0.5
+    return (torch.minimum(pixel, side - pixel) / max(side / FADING, 1)).clamp(max=1)
 
 
 def _lines(planes: Planes, cells: int) -> Bool[Tensor, "h w"]:

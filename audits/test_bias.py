@@ -21,7 +21,7 @@ that class. Accuracy on pictures of the same source does not show it, and reward
 ## Known limits
 
 What is not among the suspects, and not like any, is not found: a taught cross of half the size that pulled by 0.90
-showed as a square of a like colour that pulled by 0.16 (docs/reproductions.md). Stickers are searched for in one size,
+showed as a square of a like colour that pulled by 0.19 (docs/reproductions.md). Stickers are searched for in one size,
 0.16 of the picture's shorter side: a model for which one means something only if it is larger passes, unless the user
 asks for that size (`--audit-artefact FILE@0.3`). One suspect is confirmed, the strongest: a PASS says that it pulls
 less than the margin, and that the search found none stronger. A weak pull by many suspects is not added up. Images in

@@ -11,7 +11,7 @@ from torch import Tensor
 from audits.bias_doses import Doses
 from audits.bias_removal import Removal
 from camcore import statistics
-from camcore.errors import Unreliable
+from camcore.errors import Unreliable, shown
 from camcore.images import Dataset, Images, Progress, batches, only
 from camcore.subject import Classifier
 from fixtures.artefacts import Suspect, carrying, covered
@@ -206,4 +206,4 @@ def refuse_untried(dataset: Dataset, found: Scan) -> None:
 
 
 def _called(dataset: Dataset, label: int) -> str:
-    return dataset.classes[label] if label < len(dataset.classes) else f"class {label}"
+    return shown(dataset.classes[label]) if label < len(dataset.classes) else f"class {label}"

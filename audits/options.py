@@ -66,7 +66,7 @@ OPTIONS = (
     Option(flag="--audit-layer", metavar="NAME", help="target layer, instead of the one that is found"),
     Option(
         flag="--audit-artefact",
-        metavar="FILE[@SIZE]",
+        metavar="FILE",
         many=True,
         help="a picture that the model may have learned in place of a class, to be looked for with the usual suspects, "
         "as large as they are; FILE@0.3: its longer side is 0.3 of the picture's shorter one; FILE@whole: laid over "

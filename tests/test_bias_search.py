@@ -123,7 +123,7 @@ def test_where_too_few_are_of_other_classes_what_pulls_is_not_judged_and_what_de
     found = scan(asked, data, to_search(data, data.ids, 20), FEW, seed=0, chunk=4)
 
     assert (found.untried, found.tried) == ((TAUGHT,), 4 * 4)
-    with pytest.raises(Unreliable, match=r"for class 3 nothing was tried: .* gains most: \d\.\d\d for class \d"):
+    with pytest.raises(Unreliable, match=r"for 'class 3' nothing was tried: .* gains most: \d\.\d\d for 'class \d'"):
         audit.to_confirm(data, found, "pull")
     assert len(audit.to_confirm(data, found, audit.TURNED)) == 70
 

@@ -200,7 +200,7 @@ def refuse_untried(dataset: Dataset, found: Scan) -> None:
     raise Unreliable(
         f"for {', '.join(names[:3])}{', …' * (len(names) > 3)} nothing was tried: what pulls towards a class shows on "
         f"pictures of others, of which {LEAST} have to be searched, and that is a third of them at most; give more of "
-        f"them with --data. Of what was tried a {first.suspect.name} gains most: {first.pull:.2f} for "
+        f"them with --data. Of what was tried {shown(first.suspect.name)} gains most: {first.pull:.2f} for "
         f"{_called(dataset, first.label)}"
     )
 

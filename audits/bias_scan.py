@@ -11,7 +11,7 @@ from torch import Tensor
 from audits.bias_doses import Doses
 from audits.bias_removal import Removal
 from camcore import statistics
-from camcore.errors import Unreliable, shown
+from camcore.errors import Unreliable, shown, some
 from camcore.images import Dataset, Images, Progress, batches, only
 from camcore.subject import Classifier
 from fixtures.artefacts import Suspect, carrying, covered
@@ -66,7 +66,8 @@ def to_search(dataset: Dataset, order: Sequence[str], most: int) -> list[str]:
     rare = {one for one, label in zip(dataset.ids, dataset.labels, strict=True) if label != commonest}
     needed = [one for one in order if one in rare][: min(LEAST, len(rare) // 3)]  # the rest are left for confirming
     first = list(order[:most])
-    missing = [one for one in needed if one not in set(first)]
+    taken = set(first)
+    missing = [one for one in needed if one not in taken]
     spare = [one for one in first if one not in rare]
     kept = set(spare[: max(0, len(spare) - len(missing))]) | rare
     return [*(one for one in first if one in kept), *missing]
@@ -196,14 +197,10 @@ def refuse_untried(dataset: Dataset, found: Scan) -> None:
     """
     if not found.untried:
         return
-    first, names = found.strongest[0], [_called(dataset, label) for label in found.untried]
+    first = found.strongest[0]
     raise Unreliable(
-        f"for {', '.join(names[:3])}{', …' * (len(names) > 3)} nothing was tried: what pulls towards a class shows on "
-        f"pictures of others, of which {LEAST} have to be searched, and that is a third of them at most; give more of "
-        f"them with --data. Of what was tried {shown(first.suspect.name)} gains most: {first.pull:.2f} for "
-        f"{_called(dataset, first.label)}"
+        f"for {some([dataset.called(label) for label in found.untried])} nothing was tried: what pulls towards a class "
+        f"shows on pictures of others, of which {LEAST} have to be searched, and that is a third of them at most; give "
+        f"more of them with --data. Of what was tried {shown(first.suspect.name)} gains most: {first.pull:.2f} for "
+        f"{shown(dataset.called(first.label))}"
     )
-
-
-def _called(dataset: Dataset, label: int) -> str:
-    return shown(dataset.classes[label]) if label < len(dataset.classes) else f"class {label}"

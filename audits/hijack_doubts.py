@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from audits.hijack_judged import BLIND
+from audits.hijack_judged import BLIND, PLACES
 from audits.policy import JUDGED
 from camcore.engine import Row, column_of
 
@@ -40,12 +40,12 @@ def doubted(rows: Mapping[str, Row]) -> str:
 
 
 def _stuck(rows: Mapping[str, Row]) -> Iterator[str]:
-    for name, where in {"top": "where Grad-CAM looks", "random": "in random pixels"}.items():
+    for name in ("top", "random"):
         stuck = _known(rows, f"stuck:{name}")
         if stuck.sum() > allowed(len(stuck)):
             yield (
-                f"on {int(stuck.sum())} of {len(stuck)} images the attack {where} has no slope to follow or gets no "
-                f"higher than it began (one may, or {SHARE:.0%})"
+                f"on {int(stuck.sum())} of {len(stuck)} images the attack {PLACES[name]} has no slope to follow or "
+                f"gets no higher than it began (one may, or {SHARE:.0%})"
             )
 
 

@@ -23,6 +23,7 @@ from camcore.images import Batch, Images
 from camcore.subject import Classifier
 
 BLIND = ("noise", "waves", "squares")  # those that need no gradient
+PLACES = {"top": "where Grad-CAM looks", "random": "in random pixels", "anti": "where Grad-CAM looks least"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Judged:
     piece: Attacked  # by a piece of another picture; where there is none to be had, the image as it was
     images: Images  # the first of them all that succeeded, or what the attack by gradient in the marked pixels came to
     success: Bool[Tensor, " b"]  # whether any did
-    place: tuple[str, ...]  # where `images` are changed: "top", "random" or "anti"
+    place: tuple[str, ...]  # where `images` are changed: of `PLACES`
 
     @property
     def marked(self) -> Bool[Tensor, " b"]:

@@ -14,7 +14,7 @@ from audits.hijack_attacks import WHERE, length, masks
 from audits.hijack_blind import NOISES
 from audits.hijack_checks import CALM, HUGE, WOBBLE, Checks
 from audits.hijack_doubts import SHARE
-from audits.hijack_judged import judged
+from audits.hijack_judged import PLACES, judged
 from audits.hijack_signatures import blended, drawn_classes
 from audits.policy import JUDGED, Attacks
 from audits.shares import share_so_far
@@ -28,7 +28,6 @@ from camcore.recording import Recording, record
 from camcore.subject import Classifier
 from camcore.verdict import Curve, Evidence, Overlay, Table
 
-PLACES = {"top": "where Grad-CAM looks", "random": "in random pixels", "anti": "where Grad-CAM looks least"}
 LOUDER = 16  # times, in the picture of the change
 LONGEST = 100  # characters of an image's id in the name of its file
 

@@ -14,7 +14,7 @@ from camcore import statistics
 from camcore.cam import CamMethod
 from camcore.clusters import spectral
 from camcore.degeneracy import degeneracy
-from camcore.errors import Undefined, Unreliable, shown
+from camcore.errors import Undefined, Unreliable, some
 from camcore.images import Dataset, Progress, batches, only
 from camcore.maps import rectify, upsample
 from camcore.recording import Recording, record
@@ -211,12 +211,10 @@ def unseen(dataset: Dataset, found: Search, cam: str, *, enough: float) -> Datas
     looked_at = {place.label for place in found.places[cam]}
     left_out = sorted(set(dataset.labels) - looked_at)
     if left_out and found.places[cam][0].gathered < enough:
-        names = [
-            shown(dataset.classes[label]) if label < len(dataset.classes) else str(label) for label in left_out[:3]
-        ]
+        names = some([dataset.called(label) for label in left_out])
         raise Unreliable(
-            f"{len(left_out)} of {len(looked_at) + len(left_out)} classes were not looked at ({', '.join(names)}"
-            f"{', …' * (len(left_out) > 3)}): of each fewer than {LEAST} maps were searched and showed anything; "
+            f"{len(left_out)} of {len(looked_at) + len(left_out)} classes were not looked at ({names}): of each "
+            f" fewer than {LEAST} maps were searched and showed anything; "
             "give more pictures of fewer classes with --data, or a larger profile"
         )
     taken, label = set(found.searched), found.places[cam][0].label

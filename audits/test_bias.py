@@ -174,16 +174,18 @@ def ask_about(ask: Ask, question: Question, column: str, cam: str = "") -> None:
     cams, seed = ask.defined, ask.terms.seed
 
     def search(_images: Tensor) -> dict[str, Scan]:
-        order = shuffled(ask.dataset, seed)[: ask.terms.budget]
+        every_id = shuffled(ask.dataset, seed)
+        order = every_id[: ask.terms.budget]
         cut = min(SEARCHED * ask.policy.chance_draws, len(order) // 3)  # the others are left for confirming
-        chosen = to_search(ask.dataset, shuffled(ask.dataset, seed), cut)
+        chosen = to_search(ask.dataset, every_id, cut)
         every = suspects(ask.artefacts)
         common: dict[str, Any] = {"seed": seed, "chunk": ask.terms.batch_size, "progress": ask.progress}
         found = scan(ask.subject, ask.dataset, chosen, every, **common)
         suspect, label = found.strongest[0].suspect, found.strongest[0].label
         judged = shuffled(unseen_of_others(ask.dataset, found), seed)[: ask.terms.budget]
         tried = doses(ask.subject, ask.dataset, judged, suspect, label, **common)
-        rest = [one for one in order if one not in set(chosen)]
+        searched = set(chosen)
+        rest = [one for one in order if one not in searched]
         taken_out = removed(ask.subject, ask.dataset, rest, suspect, label, **common)
         return {"found": replace(found, doses=tried, removal=taken_out)}
 

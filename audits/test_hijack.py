@@ -78,6 +78,7 @@ from audits.hijack_shown import show
 from audits.hijack_signatures import blended, drawn_classes
 from audits.policy import JUDGED, Attacks
 from audits.question import Question
+from audits.report_folder import PICTURES
 from camcore.adversary import Attacked
 from camcore.cam import METHODS
 from camcore.degeneracy import degeneracy
@@ -243,7 +244,7 @@ def ask_about(ask: Ask, question: Question, column: str) -> None:
         measure=partial(hijack, effort=effort),
         column=column,
         doubt=doubted,
-        show=partial(show, effort=effort, column=column, folder=ask.log.path.parent / "hijacked" / column),
+        show=partial(show, effort=effort, column=column, folder=ask.log.path.parent / PICTURES / column),
         version=VERSION,
         premise=prepare,
         among=partial(to_attack, guided=question is GUIDED),

@@ -152,7 +152,8 @@ def shuffling(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod
     follows: list[dict[str, Tensor]] = []
     for cells in sizes_of(batch.images):
         shuffled: list[Answers] = []
-        for draw, order in enumerate(orders(batch, cells, draws)):
+        drawn = list(orders(batch, cells, draws))
+        for draw, order in enumerate(drawn):
             pieces = dealt(batch.images, order, cells)
             if draw == 0:  # evidence, and not judged: one draw shows it
                 found |= _columns(f"lines:{cells}", [ask(cut_lines(batch.images, pieces, cells))])
@@ -166,7 +167,7 @@ def shuffling(subject: Classifier, batch: Batch, *, cams: Mapping[str, CamMethod
         if cells == JUDGED:
             in_place = faded(batch.images, cells)
             found |= _columns(f"faded:{cells}", [ask(in_place)])
-            apart = [ask(dealt(in_place, order, cells)) for order in orders(batch, cells, draws)]
+            apart = [ask(dealt(in_place, order, cells)) for order in drawn]
             found |= _columns(f"faded_shuffled:{cells}", apart)
             found["structure"] = _lost(found)
             # draw by draw: one in which it falls does not make up for one in which it rises

@@ -1,5 +1,7 @@
 """The user's errors, and any error on one line."""
 
+from collections.abc import Sequence
+
 LONGEST = 300  # characters of a message that anybody reads
 QUOTED = 100  # of a value
 
@@ -39,3 +41,8 @@ def shown(value: object) -> str:
         return f"{value!r:.{QUOTED}}"
     except ValueError:  # Python writes no number of thousands of digits
         return "a number beyond all bounds"
+
+
+def some(values: Sequence[object]) -> str:
+    """The first three of the user's values as a message quotes them, and whether there are more."""
+    return ", ".join(map(shown, values[:3])) + (", …" if len(values) > 3 else "")

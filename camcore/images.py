@@ -115,6 +115,10 @@ class Dataset:
         """The class index of one image."""
         return self.labels[self.ids.index(image_id)]
 
+    def called(self, label: int) -> str:
+        """The class's name, or its number where names are unknown."""
+        return self.classes[label] if label < len(self.classes) else f"class {label}"
+
 
 def only(dataset: Dataset, ids: Sequence[str]) -> Dataset:
     """The data set with these of its images alone, in this order."""

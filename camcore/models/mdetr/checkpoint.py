@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from camcore.errors import BadInput, one_line
+from camcore.errors import BadInput, one_line, some
 from camcore.models.mdetr.config import Config
 from camcore.models.mdetr.infer import config_of
 from camcore.models.mdetr.model import MDETR, empty
@@ -98,14 +98,14 @@ def check(weights: Weights, config: Config) -> None:
         "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
     }
     if any(wrong.values()):
-        parts = [f"{len(names)} {what} ({_some(names)})" for what, names in wrong.items() if names]
+        parts = [f"{len(names)} {what} ({some(names)})" for what, names in wrong.items() if names]
         raise BadInput(
             f"the weights of {weights.source} are of another architecture: an MDETR like it has {len(own)} tensors, "
             f"the file {len(state)}, of which {', '.join(parts)}; only the published ResNet models are supported"
         )
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
-        raise BadInput(f"{len(bad)} tensors of {weights.source} hold NaN or infinity ({_some(bad)}); download it again")
+        raise BadInput(f"{len(bad)} tensors of {weights.source} hold NaN or infinity ({some(bad)}); download it again")
 
 
 def convert(source: Path, target: Path, *, prefer: Chosen | None = None) -> str:
@@ -212,7 +212,7 @@ def _choose(content: Any, file: Path, prefer: Chosen | None) -> tuple[State, str
     chosen = prefer or (there[0] if there else "state dict")
     state = content[chosen] if there else content
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BadInput(f"expected a state dict of tensors in {str(file)!r}, got a dictionary with {_some(list(state))}")
+        raise BadInput(f"expected a state dict of tensors in {str(file)!r}, got a dictionary with {some(list(state))}")
     args = content.get("args")
     return state, chosen, dict(vars(args)) if isinstance(args, Namespace) else {}
 
@@ -227,7 +227,3 @@ def _renamed(state: State) -> tuple[State, bool]:
     }
     named.pop(POSITION_IDS, None)
     return named, masks
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names[:3]) + (", …" if len(names) > 3 else "")

@@ -7,6 +7,7 @@ the same in as many pixels of a random map, in those that Grad-CAM marks least, 
 """
 
 import argparse
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def main() -> None:
             hits = int(found.success.sum())
             rate = clopper_pearson(hits, len(kept), level=0.95)
             lines.append(f"| {text} | {radius}/255 | {hits} of {len(kept)} | [{rate.low:.2f}, {rate.high:.2f}] |")
+            print(lines[-1], file=sys.stderr)  # the whole takes about an hour
             if options.out is not None and (name, radius) == ("top", JUDGED):
                 options.out.mkdir(parents=True, exist_ok=True)
                 for image_id, image in zip(kept, found.images, strict=True):

@@ -38,15 +38,15 @@ whichever, and not to it. So of fewer than 200 pictures one may stand still, and
 table tells. That holds whichever way the numbers point: they are told in the reason. A branch that no gradient shows
 and that none of these hits is not found; nor is one that only other pixels than these reach, or more of them: the whole
 picture is attacked beside the claim. A softmax that has rounded to 1 hides little: the attack climbs log-odds, which do
-not round, but become the margin to the best other class, and on that it found 15 of 16 pictures where it found all
-(loud_jaw, glass_jaw). A small change need not tell two models apart: of the controls, clean and adversarially trained,
-both resist 4/255 on drawn scenes, and 8/255 tells them (docs/reproductions.md). The attacker knows the model.
-Undefended networks are hijacked nearly always, which is why this informs, and gates only where a policy says so. Models
-that draw at random in the forward pass are not judged. The map is that of the picture as it was, and is not drawn anew
-while the attack goes on. LPIPS, which tells better than SSIM what people see, is measured where the package `lpips` and
-torchvision's weights of AlexNet, SqueezeNet 1.1 or VGG-16 are at hand: nothing is downloaded for it. The pictures in
-the report that were hijacked lie beside it as PNG (`hijacked/`), and what is said of them is said of what was read
-back: if one is right again, the claim is an ERROR.
+not round, but become the margin to the best other class, and on that it finds 14 or more of 16 pictures where it finds
+all (loud_jaw, glass_jaw): undecided under 3 seeds of 20. A small change need not tell two models apart: of the
+controls, clean and adversarially trained, both resist 4/255 on drawn scenes, and 8/255 tells them
+(docs/reproductions.md). The attacker knows the model. Undefended networks are hijacked nearly always, which is why this
+informs, and gates only where a policy says so. Models that draw at random in the forward pass are not judged. The map
+is that of the picture as it was, and is not drawn anew while the attack goes on. LPIPS, which tells better than SSIM
+what people see, is measured where the package `lpips` and torchvision's weights of AlexNet, SqueezeNet 1.1 or VGG-16
+are at hand: nothing is downloaded for it. The pictures in the report that were hijacked lie beside it as PNG
+(`hijacked/`), and what is said of them is said of what was read back: if one is right again, the claim is an ERROR.
 
 ## Caught by
 

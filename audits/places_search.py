@@ -214,7 +214,7 @@ def unseen(dataset: Dataset, found: Search, cam: str, *, enough: float) -> Datas
         names = some([dataset.called(label) for label in left_out])
         raise Unreliable(
             f"{len(left_out)} of {len(looked_at) + len(left_out)} classes were not looked at ({names}): of each "
-            f" fewer than {LEAST} maps were searched and showed anything; "
+            f"fewer than {LEAST} maps were searched and showed anything; "
             "give more pictures of fewer classes with --data, or a larger profile"
         )
     taken, label = set(found.searched), found.places[cam][0].label

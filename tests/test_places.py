@@ -239,7 +239,7 @@ def test_a_class_that_was_not_looked_at_lets_nothing_pass() -> None:
     rest = [replace(place, label=label) for label in set(data.labels) - {0, 1}]
     found = Search(places={"gradcam": [place, other]}, searched=data.ids[:10])
 
-    with pytest.raises(Unreliable, match=r"\d of \d classes were not looked at"):
+    with pytest.raises(Unreliable, match=r"\d of \d classes were not looked at \(.+\): of each fewer than"):
         unseen(data, found, "gradcam", enough=0.25)
     assert unseen(data, found, "gradcam", enough=0.15).ids  # enough to fail: it is worth confirming
     assert unseen(data, replace(found, places={"gradcam": [place, other, *rest]}), "gradcam", enough=0.25).ids
